@@ -1,0 +1,1 @@
+//! The candle reference backend: each step as written, on f32.
