@@ -1,6 +1,11 @@
 //! The plan: what a model computes, as groups of steps over named weights and values. Pure data,
 //! printable; it does not know who runs it, nor which architecture it came from.
 
+mod check;
+mod print;
+
+pub use print::Printed;
+
 use crate::quant::TensorType;
 
 /// Index into [`Plan::weights`].
@@ -48,7 +53,8 @@ pub struct Weight {
 pub enum ValueKind {
     /// `width` f32 numbers.
     Floats,
-    /// The choice of a router: `width` pairs of (expert index, weight).
+    /// The choice of a router: `width` pairs (expert index, weight), best first. As floats (probes):
+    /// index, weight, index, weight ...
     Routing,
 }
 
@@ -63,6 +69,17 @@ pub struct Value {
     pub kind: ValueKind,
     /// `false`: a row for each batch row; `true`: only rows that want logits (after [`Op::Select`]).
     pub selected: bool,
+}
+
+impl Value {
+    /// f32 numbers that one row of it takes.
+    #[must_use]
+    pub fn floats(&self) -> usize {
+        match self.kind {
+            ValueKind::Floats => self.width,
+            ValueKind::Routing => 2 * self.width,
+        }
+    }
 }
 
 /// How a norm centres and scales.
@@ -135,7 +152,7 @@ pub struct Route {
     pub n_expert: usize,
     /// Experts a row uses.
     pub n_used: usize,
-    /// Divide the chosen probabilities by their sum (at least 2^-14).
+    /// Divide the chosen probabilities by their sum (at least 2^-14, half precision's smallest).
     pub normalise: bool,
     /// Factor on the weights.
     pub scale: f32,
@@ -240,7 +257,58 @@ pub struct Plan {
     pub n_ctx_train: usize,
 }
 
+impl GroupKind {
+    /// For people: `layer 3 attention`.
+    #[must_use]
+    pub fn label(self) -> String {
+        match self {
+            GroupKind::Embedding => "embedding".to_owned(),
+            GroupKind::Attention { layer } => format!("layer {layer} attention"),
+            GroupKind::FeedForward { layer } => format!("layer {layer} feed-forward"),
+            GroupKind::Output => "output".to_owned(),
+        }
+    }
+}
+
+impl Group {
+    /// The weights of its steps, each once, in order of first use.
+    #[must_use]
+    pub fn weights(&self) -> Vec<WeightId> {
+        let mut ids = Vec::new();
+        for id in self.steps.iter().flat_map(|step| &step.weights) {
+            if !ids.contains(id) {
+                ids.push(*id);
+            }
+        }
+        ids
+    }
+}
+
+impl Op {
+    /// The word for it in reports: `linear`.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Op::Embed => "embed",
+            Op::Norm(_) => "norm",
+            Op::Linear => "linear",
+            Op::Rope(_) => "rope",
+            Op::Attend(_) => "attend",
+            Op::GatedAct(_) => "gated_act",
+            Op::Route(_) => "route",
+            Op::Experts(_) => "experts",
+            Op::Add => "add",
+            Op::Select => "select",
+        }
+    }
+}
+
 impl Plan {
+    /// Every group's id, in order.
+    pub fn group_ids(&self) -> impl Iterator<Item = GroupId> + use<> {
+        (0..self.groups.len() as u32).map(GroupId)
+    }
+
     /// The weight behind an id.
     #[must_use]
     pub fn weight(&self, id: WeightId) -> &Weight {
