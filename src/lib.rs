@@ -3,7 +3,7 @@
 //! The map, in the order in which a token meets the parts; ARCHITECTURE.md tells the way.
 
 pub mod error;
-// pub mod gguf;
+pub mod gguf;
 pub mod quant;
 // pub mod tokenizer;
 // pub mod template;
