@@ -11,7 +11,7 @@ pub mod plan;
 // pub mod model;
 pub mod store;
 pub mod backend;
-// pub mod engine;
+pub mod engine;
 // pub mod load;
 // pub mod tools;
 // pub mod node;
