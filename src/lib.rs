@@ -8,7 +8,7 @@ pub mod quant;
 // pub mod tokenizer;
 // pub mod template;
 pub mod plan;
-// pub mod model;
+pub mod model;
 pub mod store;
 pub mod backend;
 pub mod engine;

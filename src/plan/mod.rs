@@ -53,8 +53,8 @@ pub struct Weight {
 pub enum ValueKind {
     /// `width` f32 numbers.
     Floats,
-    /// The choice of a router: `width` pairs (expert index, weight), best first. As floats (probes):
-    /// index, weight, index, weight ...
+    /// The choice of a router: `width` pairs (expert index, weight), best first. As floats
+    /// (probes): index, weight, index, weight ...
     Routing,
 }
 
@@ -67,7 +67,7 @@ pub struct Value {
     pub width: usize,
     /// What they are.
     pub kind: ValueKind,
-    /// `false`: a row for each batch row; `true`: only rows that want logits (after [`Op::Select`]).
+    /// `false`: a row for each batch row; `true`: only those that want logits ([`Op::Select`]).
     pub selected: bool,
 }
 
@@ -102,7 +102,8 @@ pub enum RopeKind {
 }
 
 /// Rotary position embedding of the heads of one value `[n_head, head_dim]`.
-/// Angle of pair i at position p: `p * freqs[i] / (optional weight)[i]`; cos and sin times `magnitude`.
+/// Angle of pair i at position p: `p * freqs[i] / (optional weight)[i]`; cos and sin times
+/// `magnitude`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Rope {
     /// Which values are paired.
@@ -176,7 +177,8 @@ pub enum Op {
     /// Inputs router scores `[n_expert]`; output a routing.
     Route(Route),
     /// Sum over the chosen experts e of weight_e * down_e(act(gate_e x) * up_e x).
-    /// Inputs x, routing; weights gate, up `[n_expert, n_ff, n_embd]`, down `[n_expert, n_embd, n_ff]`.
+    /// Inputs x, routing; weights gate and up `[n_expert, n_ff, n_embd]`, down
+    /// `[n_expert, n_embd, n_ff]`.
     Experts(Act),
     /// Inputs a, b of equal width.
     Add,

@@ -57,7 +57,8 @@ impl fmt::Display for Printed<'_> {
             let (embd, vocab, kv) = (plan.n_embd, plan.n_vocab, plan.kv_layers.len());
             writeln!(
                 f,
-                "{n} groups, {} weights, width {embd}, vocabulary {vocab}, {kv} KV layers, trained context {ctx}",
+                "{n} groups, {} weights, width {embd}, vocabulary {vocab}, {kv} KV layers, \
+                 trained context {ctx}",
                 plan.weights.len()
             )?;
         }

@@ -1,0 +1,3 @@
+//! One file an architecture: its keys, weights and steps.
+
+pub mod llama;
