@@ -1,5 +1,7 @@
 //! All tests that need more than one part, as one binary.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests fail that way")]
 
 mod arch;
+mod quant;
 mod refused;
 mod runner;

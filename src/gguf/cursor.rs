@@ -132,7 +132,7 @@ impl<R: Read> Cursor<R> {
         count: u64,
         from: impl Fn([u8; N]) -> T,
     ) -> Result<Vec<T>, Fault> {
-        let bytes = count.checked_mul(N as u64).unwrap_or(u64::MAX);
+        let bytes = count.saturating_mul(N as u64);
         self.fits(bytes, "an array goes on beyond the end of the file")?;
         let count = usize::try_from(count).map_err(|_| Fault::Memory { bytes })?;
         let mut out = Vec::new();

@@ -316,6 +316,6 @@ mod tests {
     #[test]
     fn order_is_the_files() {
         let keys: Vec<String> = meta().iter().map(|(key, _)| key.to_owned()).collect();
-        assert_eq!(&keys[..3], ["z.n", "a.minus", "f"]);
+        assert!(keys.starts_with(&["z.n", "a.minus", "f"].map(str::to_owned)));
     }
 }

@@ -1,5 +1,17 @@
 //! The one table of tensor types: id, name, block sizes, scalar dequantise. Knows no SIMD and no
-//! device. A new type is one row here and one function in the family's file.
+//! device. A new type is one row here and one block struct in the family's file.
+
+pub mod float;
+pub mod fp4;
+pub mod grids;
+pub mod iq;
+pub mod k;
+pub mod legacy;
+pub mod ternary;
+
+use zerocopy::{FromBytes, Immutable, KnownLayout};
+
+use crate::error::{Error, Result};
 
 macro_rules! tensor_types {
     ($($name:ident = $id:literal, $len:literal values in $bytes:literal bytes;)*) => {
@@ -32,13 +44,13 @@ macro_rules! tensor_types {
 
             /// Values in a block; 1 for plain floats. A row is a whole number of blocks.
             #[must_use]
-            pub fn block_len(self) -> usize {
+            pub const fn block_len(self) -> usize {
                 match self { $(TensorType::$name => $len,)* }
             }
 
             /// Bytes of a block.
             #[must_use]
-            pub fn block_bytes(self) -> usize {
+            pub const fn block_bytes(self) -> usize {
                 match self { $(TensorType::$name => $bytes,)* }
             }
         }
@@ -86,4 +98,92 @@ impl TensorType {
         }
         (n / self.block_len()).checked_mul(self.block_bytes())
     }
+
+    /// The exact f32 values of whole blocks: the definition that every kernel is compared with.
+    /// Multiplications and additions are rounded one by one, in the order of the type's definition.
+    ///
+    /// # Errors
+    /// `ERR_INTERNAL` unless `out` has as many values as `blocks` hold.
+    pub fn dequantise(self, blocks: &[u8], out: &mut [f32]) -> Result<()> {
+        if self.row_bytes(out.len()) != Some(blocks.len()) {
+            let (name, bytes, values) = (self.name(), blocks.len(), out.len());
+            let what = format!("{bytes} bytes of {name} are not {values} values");
+            return Err(Error::internal("quant::dequantise", what));
+        }
+        match self {
+            TensorType::F32 => all::<float::F32>(blocks, out),
+            TensorType::F16 => all::<float::F16>(blocks, out),
+            TensorType::BF16 => all::<float::BF16>(blocks, out),
+            TensorType::Q4_0 => all::<legacy::Q4_0>(blocks, out),
+            TensorType::Q4_1 => all::<legacy::Q4_1>(blocks, out),
+            TensorType::Q5_0 => all::<legacy::Q5_0>(blocks, out),
+            TensorType::Q5_1 => all::<legacy::Q5_1>(blocks, out),
+            TensorType::Q8_0 => all::<legacy::Q8_0>(blocks, out),
+            TensorType::Q2_K => all::<k::Q2K>(blocks, out),
+            TensorType::Q3_K => all::<k::Q3K>(blocks, out),
+            TensorType::Q4_K => all::<k::Q4K>(blocks, out),
+            TensorType::Q5_K => all::<k::Q5K>(blocks, out),
+            TensorType::Q6_K => all::<k::Q6K>(blocks, out),
+            TensorType::Q8_K => all::<k::Q8K>(blocks, out),
+            TensorType::IQ1_S => all::<iq::Iq1S>(blocks, out),
+            TensorType::IQ1_M => all::<iq::Iq1M>(blocks, out),
+            TensorType::IQ2_XXS => all::<iq::Iq2Xxs>(blocks, out),
+            TensorType::IQ2_XS => all::<iq::Iq2Xs>(blocks, out),
+            TensorType::IQ2_S => all::<iq::Iq2S>(blocks, out),
+            TensorType::IQ3_XXS => all::<iq::Iq3Xxs>(blocks, out),
+            TensorType::IQ3_S => all::<iq::Iq3S>(blocks, out),
+            TensorType::IQ4_NL => all::<iq::Iq4Nl>(blocks, out),
+            TensorType::IQ4_XS => all::<iq::Iq4Xs>(blocks, out),
+            TensorType::TQ1_0 => all::<ternary::Tq1_0>(blocks, out),
+            TensorType::TQ2_0 => all::<ternary::Tq2_0>(blocks, out),
+            TensorType::Q1_0 => all::<ternary::Q1_0>(blocks, out),
+            TensorType::Q2_0 => all::<ternary::Q2_0>(blocks, out),
+            TensorType::MXFP4 => all::<fp4::Mxfp4>(blocks, out),
+            TensorType::NVFP4 => all::<fp4::Nvfp4>(blocks, out),
+        }
+        Ok(())
+    }
 }
+
+/// A block as it lies in a file: bytes only, so any address will do.
+pub trait Block: FromBytes + Immutable + KnownLayout + Sized {
+    /// Values in a block.
+    const LEN: usize;
+
+    /// Writes the block's [`Block::LEN`] values to `out`, which has room for exactly these.
+    fn dequantise(&self, out: &mut [f32]);
+}
+
+/// Bytes seen as blocks of one type; `None` unless they are a whole number of blocks.
+#[must_use]
+pub fn blocks<B: Block>(bytes: &[u8]) -> Option<&[B]> {
+    <[B]>::ref_from_bytes(bytes).ok()
+}
+
+fn all<B: Block>(bytes: &[u8], out: &mut [f32]) {
+    let blocks = blocks::<B>(bytes).unwrap_or_default();
+    for (block, out) in blocks.iter().zip(out.chunks_exact_mut(B::LEN)) {
+        block.dequantise(out);
+    }
+}
+
+/// A little-endian half as f32.
+#[must_use]
+pub fn half(bytes: [u8; 2]) -> f32 {
+    half::f16::from_le_bytes(bytes).to_f32()
+}
+
+/// Ties block structs to the table's sizes while compiling.
+macro_rules! sizes {
+    ($($kind:ident: $block:ty),* $(,)?) => {
+        const _: () = {
+            $(
+                let kind = crate::quant::TensorType::$kind;
+                assert!(size_of::<$block>() == kind.block_bytes());
+                assert!(align_of::<$block>() == 1);
+                assert!(<$block as crate::quant::Block>::LEN == kind.block_len());
+            )*
+        };
+    };
+}
+use sizes;
