@@ -60,7 +60,8 @@ impl Batch {
 /// Sees values as they are computed: (group, index of the step in it, value, all rows).
 pub type Probe<'a> = &'a mut dyn FnMut(GroupId, usize, ValueId, &[f32]);
 
-/// Runs the steps of a plan over batches. One pass: `begin`, `run` for every group in order, `logits`.
+/// Runs the steps of a plan over batches. One pass: `begin`, `run` for every group in order,
+/// `logits`.
 /// A row's result is the same bits whatever else the batch holds.
 pub trait Backend: Send {
     /// `reference`, `cpu`, `cuda:0` ...

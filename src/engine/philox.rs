@@ -1,6 +1,6 @@
-//! Philox4x32-10: random numbers as a pure function of key and counter, so that the n-th draw of an
-//! answer is the same however it is scheduled. Salmon, Moraes, Dror, Shaw: "Parallel Random Numbers:
-//! As Easy as 1, 2, 3" (SC 2011); known answers from their Random123 distribution.
+//! Philox4x32-10: random numbers as a pure function of key and counter, so that the n-th draw of
+//! an answer is the same however it is scheduled. Salmon, Moraes, Dror, Shaw: "Parallel Random
+//! Numbers: As Easy as 1, 2, 3" (SC 2011); known answers from their Random123 distribution.
 
 const MULTIPLIER: [u32; 2] = [0xD251_1F53, 0xCD9E_8D57];
 const WEYL: [u32; 2] = [0x9E37_79B9, 0xBB67_AE85];

@@ -1,5 +1,5 @@
-//! The event queue of one generation: written by the engine thread, which never waits, and pulled by
-//! one consumer, which may. It counts unread chunks; the engine does not step a generation whose
+//! The event queue of one generation: written by the engine thread, which never waits, and pulled
+//! by one consumer, which may. It counts unread chunks; the engine does not step a generation whose
 //! queue is full until it is half empty. It knows neither JavaScript nor an async runtime.
 
 use std::collections::VecDeque;

@@ -10,7 +10,6 @@ use crate::plan::{
     Act, Attend, Extent, Group, GroupKind, KvLayer, KvLayerId, NormKind, Op, Plan, Rope, RopeKind,
     Step, Value, ValueId, ValueKind, Weight, WeightId,
 };
-use crate::quant::TensorType;
 
 use super::spec::{LayerSpec, Spec};
 
@@ -249,7 +248,7 @@ impl<'a> Builder<'a> {
     fn vector(&mut self, name: &str, width: usize) -> Result<WeightId> {
         let id = self.weight(name, &[width])?;
         let kind = self.plan.weight(id).kind;
-        if matches!(kind, TensorType::F32 | TensorType::F16 | TensorType::BF16) {
+        if kind.block_len() == 1 {
             return Ok(id);
         }
         let what = format!("has type {}, expected F32, F16 or BF16", kind.name());

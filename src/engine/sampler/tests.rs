@@ -1,3 +1,5 @@
+//! The sampler against known logits: order, masks, penalties, ties and draws.
+
 use super::*;
 
 const GREEDY: Sampling = Sampling {
