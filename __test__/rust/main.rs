@@ -1,7 +1,8 @@
-//! All tests that need more than one part, as one binary.
+//! All tests that need more than one part, as one binary; `tidy` keeps the house itself.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests fail that way")]
 
 mod arch;
 mod quant;
 mod refused;
 mod runner;
+mod tidy;
