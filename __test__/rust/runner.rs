@@ -56,8 +56,6 @@ pub fn unpacked(name: &str) -> PathBuf {
 
 /// A model whose weights lie in memory.
 pub struct Model {
-    /// The file it came from.
-    pub file: File,
     /// Its plan.
     pub plan: Arc<Plan>,
     parts: Vec<Vec<u8>>,
@@ -70,7 +68,7 @@ impl Model {
         let plan = Arc::new(model::plan(&file).expect("a model that is understood"));
         let parts = file.parts().iter().map(|part| fs::read(&part.path).expect("readable"));
         let parts = parts.collect();
-        Model { file, plan, parts }
+        Model { plan, parts }
     }
 
     /// Every weight's bytes, by id.
