@@ -61,9 +61,6 @@ pub fn quantised_toys(make: Make, column: &str, tolerance: f64) {
     let oracle = json("logits/quant-toys.json");
     for toy in array(&oracle, "toys") {
         let name = toy["name"].as_str().expect("a name");
-        if !["q-q4_0", "q-q8_0", "q-q4_k", "q-q6_k"].contains(&name) {
-            continue;
-        }
         let model = Model::open(&unpacked(&format!("logits/toys/{name}.gguf")));
         let mut worst = 0f64;
         for sequence in array(toy, "sequences") {

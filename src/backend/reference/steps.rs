@@ -123,23 +123,9 @@ fn weight<'a>(
 
 /// Blocks of a weight as `n` floats.
 fn floats(weight: &Weight, bytes: &[u8], n: usize) -> Result<Vec<f32>> {
-    use crate::quant::TensorType as T;
-    use candle_core::quantized::{GgmlDType, ggml_file::qtensor_from_ggml};
-    let dtype = match weight.kind {
-        T::F32 => GgmlDType::F32,
-        T::F16 => GgmlDType::F16,
-        T::BF16 => GgmlDType::BF16,
-        T::Q4_0 => GgmlDType::Q4_0,
-        T::Q5_0 => GgmlDType::Q5_0,
-        T::Q8_0 => GgmlDType::Q8_0,
-        T::Q4_K => GgmlDType::Q4K,
-        T::Q5_K => GgmlDType::Q5K,
-        T::Q6_K => GgmlDType::Q6K,
-        other => return Err(Error::internal("reference", other.name())),
-    };
-    let quantised = qtensor_from_ggml(dtype, bytes, vec![n], &Device::Cpu).map_err(candle)?;
-    let tensor = quantised.dequantize(&Device::Cpu).map_err(candle)?;
-    tensor.to_vec1().map_err(candle)
+    let mut out = vec![0.0; n];
+    weight.kind.dequantise(bytes, &mut out)?;
+    Ok(out)
 }
 
 fn rms_norm(eps: f32, weight: &[f32], x: &[f32]) -> candle_core::Result<Vec<f32>> {
