@@ -85,7 +85,7 @@ const COLUMNS_MAX: usize = 100;
 const TRACKED_BYTES_MAX: u64 = 40_000_000;
 
 /// Files that may break a size rule: path, and why.
-const LONG_FILES: &[Exception] = &[];
+const LONG_FILES: &[Exception] = &[("index.d.ts", "the whole public surface on one page")];
 const LONG_FUNCTIONS: &[Exception] = &[];
 const LONG_LINES: &[Exception] =
     &[("LICENSE-APACHE", "the licence's own text"), ("LICENSE-MIT", "the licence's own text")];

@@ -251,14 +251,14 @@ pub fn locks(files: &[&File]) -> Vec<String> {
     broken
 }
 
-/// Exceptions whose file is gone, or no longer breaks the rule.
+/// Exceptions whose file no longer breaks the rule.
 pub fn stale(
     files: &[&File],
     exceptions: &[Exception],
     breaks: impl Fn(&File) -> bool,
 ) -> Vec<String> {
-    let needed = |path: &str| files.iter().any(|file| file.path == path && breaks(file));
-    let stale = exceptions.iter().filter(|(path, _)| !needed(path));
+    let kept = |path: &str| files.iter().any(|file| file.path == path && !breaks(file));
+    let stale = exceptions.iter().filter(|(path, _)| kept(path));
     stale.map(|(path, reason)| format!("{path} ({reason})")).collect()
 }
 
