@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests fail that way")]
 
 mod arch;
+mod cpu;
 mod logits;
 mod quant;
 mod refused;

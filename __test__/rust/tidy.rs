@@ -67,6 +67,7 @@ const HOMES: &[(&str, &[&str])] = &[
 const UNSAFE: &[&str] = &[
     "src/backend/cpu/simd",
     "src/backend/cpu/kernel",
+    "src/backend/cpu/pool.rs",
     "src/backend/cpu/table",
     "src/backend/cuda",
     "src/backend/wgpu",

@@ -1,0 +1,353 @@
+//! Runs the steps of a group over a batch. It knows steps, slots and kernels; not how a kernel
+//! computes, nor where weights come from.
+
+mod experts;
+mod linear;
+
+use super::arena::{self, Arena, Layout};
+use super::kernel::act::GatedAct;
+use super::kernel::acts::ActCache;
+use super::kernel::attend::Scratch;
+use super::kernel::buffer::Buffer;
+use super::kernel::drive::{self, Attention, Span};
+use super::kernel::float::dequantise;
+use super::kernel::math::AddTo;
+use super::kernel::norm::RmsNorm;
+use super::kernel::rope::{Angles, rotate};
+use super::kernel::route::route;
+use super::kv::Pages;
+use super::pool::Pool;
+use super::table::Table;
+use crate::backend::{Batch, PAGE_TOKENS, Probe, Row};
+use crate::error::{Error, Result};
+use crate::plan::{Attend, GroupId, NormKind, Op, Plan, Rope, Step, ValueId, WeightId};
+use crate::store::Lease;
+use parking_lot::Mutex;
+use std::sync::Arc;
+
+/// Everything that a pass needs besides the weights.
+pub struct Exec {
+    plan: Arc<Plan>,
+    table: Table,
+    pool: Pool,
+    layout: Layout,
+    arena: Arena,
+    acts: ActCache,
+    experts: experts::Room,
+    scratch: Vec<Mutex<Scratch>>,
+    /// A norm's weights, a bias: small vectors as f32.
+    vector: Buffer<f32>,
+    ropes: Vec<(Rope, Option<WeightId>, Angles, bool)>,
+    batch: Batch,
+    positions: Vec<u32>,
+    spans: Vec<Span>,
+    /// Batch row of each selected row.
+    selected: Vec<usize>,
+}
+
+impl Exec {
+    /// Prepares to run a plan.
+    ///
+    /// # Errors
+    /// `ERR_INSUFFICIENT_MEMORY`.
+    pub fn new(plan: Arc<Plan>, table: Table, pool: Pool) -> Result<Self> {
+        let mut scratch: Vec<_> = (0..pool.threads()).map(|_| Scratch::default()).collect();
+        let mut ropes: Vec<(Rope, Option<WeightId>, Angles, bool)> = Vec::new();
+        for step in plan.groups.iter().flat_map(|group| &group.steps) {
+            match &step.op {
+                Op::Attend(attend) => {
+                    scratch.iter_mut().try_for_each(|scratch| scratch.reserve(attend))?;
+                }
+                Op::Rope(rope) => {
+                    let factors = step.weights.first().copied();
+                    if !ropes.iter().any(|(r, f, ..)| same_angles(r, rope) && *f == factors) {
+                        ropes.push((rope.clone(), factors, Angles::default(), false));
+                    }
+                }
+                _ => {}
+            }
+        }
+        let widest = plan.weights.iter().filter(|w| w.shape.len() == 1).map(|w| w.shape[0]).max();
+        Ok(Exec {
+            layout: Layout::new(&plan),
+            table,
+            pool,
+            arena: Arena::default(),
+            acts: ActCache::default(),
+            experts: experts::Room::default(),
+            scratch: scratch.into_iter().map(Mutex::new).collect(),
+            vector: Buffer::new(widest.unwrap_or(0))?,
+            ropes,
+            batch: Batch::default(),
+            positions: Vec::new(),
+            spans: Vec::new(),
+            selected: Vec::new(),
+            plan,
+        })
+    }
+
+    /// The kernels.
+    pub fn table(&self) -> &Table {
+        &self.table
+    }
+
+    /// Bytes of activations and scratch.
+    pub fn bytes(&self) -> usize {
+        let scratch: usize = self.scratch.iter().map(|scratch| scratch.lock().bytes()).sum();
+        let angles: usize = self.ropes.iter().map(|rope| rope.2.bytes()).sum();
+        self.arena.bytes() + self.acts.bytes() + self.experts.bytes() + scratch + angles
+    }
+
+    /// Takes a checked batch and makes room for it.
+    ///
+    /// # Errors
+    /// `ERR_INSUFFICIENT_MEMORY`.
+    pub fn begin(&mut self, batch: &Batch) -> Result<()> {
+        self.batch.clone_from(batch);
+        self.positions.clear();
+        self.positions.extend(batch.rows.iter().map(|row| row.position));
+        self.selected.clear();
+        let wanted = |(i, row): (usize, &Row)| row.wants_logits.then_some(i);
+        self.selected.extend(batch.rows.iter().enumerate().filter_map(wanted));
+        self.spans.clear();
+        for (i, row) in batch.rows.iter().enumerate() {
+            let (sequence, position) = (row.sequence as usize, row.position as usize);
+            match self.spans.last_mut() {
+                Some(span)
+                    if span.sequence == sequence && span.position + span.rows.len() == position =>
+                {
+                    span.rows.end = i + 1;
+                }
+                _ => self.spans.push(Span { rows: i..i + 1, position, sequence }),
+            }
+        }
+        for rope in &mut self.ropes {
+            rope.3 = false;
+        }
+        self.acts.clear();
+        let n = batch.rows.len();
+        self.arena.reserve(&self.layout, n, self.selected.len())?;
+        self.experts.reserve(&self.plan, n)?;
+        self.acts.reserve(linear::widest(&self.plan) * n)
+    }
+
+    /// Rows of a value in this pass.
+    fn rows(&self, value: ValueId) -> usize {
+        if self.plan.value(value).selected { self.selected.len() } else { self.batch.rows.len() }
+    }
+
+    /// f32 numbers of a value in this pass.
+    fn len(&self, value: ValueId) -> usize {
+        self.rows(value) * arena::width(&self.plan, value)
+    }
+
+    /// A value that an earlier step wrote.
+    pub fn value(&self, value: ValueId) -> &[f32] {
+        self.arena.get(self.layout.slot(value), self.len(value))
+    }
+
+    /// Runs a group.
+    ///
+    /// # Errors
+    /// `ERR_INTERNAL` for a plan or weights that do not fit; `ERR_INSUFFICIENT_MEMORY`.
+    pub fn run(
+        &mut self,
+        id: GroupId,
+        pages: &mut Pages,
+        weights: &Lease<'_>,
+        mut probe: Option<Probe<'_>>,
+    ) -> Result<()> {
+        let plan = Arc::clone(&self.plan);
+        for (index, step) in plan.group(id).steps.iter().enumerate() {
+            self.step(step, pages, weights)?;
+            if let Some(probe) = probe.as_mut() {
+                probe(id, index, step.output, self.value(step.output));
+            }
+        }
+        Ok(())
+    }
+
+    /// Runs one step as it is written.
+    fn step(&mut self, step: &Step, pages: &mut Pages, weights: &Lease<'_>) -> Result<()> {
+        if self.rows(step.output) == 0 {
+            return Ok(());
+        }
+        let slot = self.layout.slot(step.output);
+        let mut buffer = self.arena.take(slot);
+        let len = self.len(step.output);
+        let done = match buffer.get_mut(..len) {
+            Some(out) => self.compute(step, pages, weights, out),
+            None => Err(Error::internal("exec", "a slot is too small")),
+        };
+        self.arena.put(slot, buffer);
+        done
+    }
+
+    fn compute(
+        &mut self,
+        step: &Step,
+        pages: &mut Pages,
+        weights: &Lease<'_>,
+        out: &mut [f32],
+    ) -> Result<()> {
+        let tier = self.table.tier();
+        let width = arena::width(&self.plan, step.output);
+        match &step.op {
+            Op::Embed => self.embed(step, weights, out, width),
+            Op::Norm(NormKind::Rms { eps }) => self.norm(step, weights, out, *eps),
+            Op::Linear => self.linear(step, weights, out),
+            Op::Rope(rope) => self.rope(step, weights, out, rope),
+            Op::Attend(attend) => self.attend(step, pages, out, attend),
+            Op::GatedAct(act) => {
+                out.copy_from_slice(self.input(step, 0)?);
+                let up = self.arena.get(self.layout.slot(step.inputs[1]), out.len());
+                drive::map_rows(&mut self.pool, out, width, &|row, gate| {
+                    let up = &up[row * width..(row + 1) * width];
+                    tier.call(GatedAct { act: *act, gate, up });
+                })
+            }
+            Op::Route(spec) => {
+                let n = spec.n_expert;
+                let mut scores = vec![0.0; n];
+                let inputs = self.input(step, 0)?;
+                for (out, x) in out.chunks_exact_mut(width).zip(inputs.chunks_exact(n)) {
+                    scores.copy_from_slice(x);
+                    route(tier, spec, &mut scores, out);
+                }
+                Ok(())
+            }
+            Op::Experts(act) => self.experts(step, weights, out, *act),
+            Op::Add => {
+                out.copy_from_slice(self.input(step, 0)?);
+                tier.call(AddTo(out, self.input(step, 1)?));
+                Ok(())
+            }
+            Op::Select => {
+                let x = self.input(step, 0)?;
+                for (out, row) in out.chunks_exact_mut(width).zip(&self.selected) {
+                    out.copy_from_slice(&x[row * width..(row + 1) * width]);
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// An input of a step.
+    fn input(&self, step: &Step, index: usize) -> Result<&[f32]> {
+        let missing = || Error::internal("exec", format!("{:?} lacks input {index}", step.op));
+        step.inputs.get(index).map(|id| self.value(*id)).ok_or_else(missing)
+    }
+
+    /// A weight of a step.
+    fn weight(step: &Step, index: usize) -> Result<WeightId> {
+        let missing = || Error::internal("exec", format!("{:?} lacks weight {index}", step.op));
+        step.weights.get(index).copied().ok_or_else(missing)
+    }
+
+    fn embed(
+        &mut self,
+        step: &Step,
+        weights: &Lease<'_>,
+        out: &mut [f32],
+        width: usize,
+    ) -> Result<()> {
+        let id = Self::weight(step, 0)?;
+        let (kind, bytes) = (self.plan.weight(id).kind, weights.bytes(id));
+        let row_bytes = kind.row_bytes(width).unwrap_or(0);
+        for (row, out) in self.batch.rows.iter().zip(out.chunks_exact_mut(width)) {
+            let at = row.token as usize * row_bytes;
+            let bytes = bytes.get(at..at + row_bytes).unwrap_or(&[]);
+            dequantise(kind, bytes, out)?;
+        }
+        Ok(())
+    }
+
+    /// A small weight as f32 in `self.vector`; gives its length.
+    fn load_vector(&mut self, id: WeightId, weights: &Lease<'_>) -> Result<usize> {
+        let weight = self.plan.weight(id);
+        let n: usize = weight.shape.iter().product();
+        self.vector.grow(n)?;
+        dequantise(weight.kind, weights.bytes(id), &mut self.vector[..n])?;
+        Ok(n)
+    }
+
+    fn norm(&mut self, step: &Step, weights: &Lease<'_>, out: &mut [f32], eps: f32) -> Result<()> {
+        let tier = self.table.tier();
+        let width = self.load_vector(Self::weight(step, 0)?, weights)?;
+        let x = self.arena.get(self.layout.slot(step.inputs[0]), out.len());
+        let weight = &self.vector[..width];
+        drive::map_rows(&mut self.pool, out, width, &|row, out| {
+            let x = &x[row * width..(row + 1) * width];
+            tier.call(RmsNorm { x, weight, eps, out });
+        })
+    }
+
+    fn rope(
+        &mut self,
+        step: &Step,
+        weights: &Lease<'_>,
+        out: &mut [f32],
+        rope: &Rope,
+    ) -> Result<()> {
+        let factors = step.weights.first().copied();
+        let found = |(r, f, ..): &&mut (Rope, Option<WeightId>, Angles, bool)| {
+            same_angles(r, rope) && *f == factors
+        };
+        let missing = || Error::internal("exec", "a rotation without angles");
+        let n = factors.map(|id| self.load_vector(id, weights)).transpose()?;
+        let (_, _, angles, filled) = self.ropes.iter_mut().find(found).ok_or_else(missing)?;
+        if !*filled {
+            angles.fill(rope, n.map(|n| &self.vector[..n]), &self.positions);
+            *filled = true;
+        }
+        let angles = &*angles;
+        let width = rope.n_head * rope.head_dim;
+        let x = self.arena.get(self.layout.slot(step.inputs[0]), out.len());
+        drive::map_rows(&mut self.pool, out, width, &|row, out| {
+            out.copy_from_slice(&x[row * width..(row + 1) * width]);
+            rotate(rope, angles.row(row), out);
+        })
+    }
+
+    fn attend(
+        &mut self,
+        step: &Step,
+        pages: &mut Pages,
+        out: &mut [f32],
+        attend: &Attend,
+    ) -> Result<()> {
+        let tier = self.table.tier();
+        let &[q, k, v] = &step.inputs[..] else {
+            return Err(Error::internal("exec", "attention without q, k, v"));
+        };
+        // Fields are borrowed one by one: the pool mutably, the values not.
+        let (arena, layout) = (&self.arena, &self.layout);
+        let [q, k, v] = [q, k, v].map(|id| arena.get(layout.slot(id), self.len(id)));
+        let k_width = attend.n_head_kv * attend.head_dim_k;
+        let v_width = attend.n_head_kv * attend.head_dim_v;
+        for span in &self.spans {
+            let mut row = span.rows.start;
+            while row < span.rows.end {
+                let position = span.position + row - span.rows.start;
+                let slot = position % PAGE_TOKENS;
+                let end = span.rows.end.min(row + PAGE_TOKENS - slot);
+                let page = self.batch.sequences[span.sequence][position / PAGE_TOKENS];
+                let parts = (&k[row * k_width..end * k_width], &v[row * v_width..end * v_width]);
+                pages.append(tier, attend.kv, (page, slot), parts);
+                row = end;
+            }
+        }
+        let kv = pages.layer(attend.kv).ok_or_else(|| Error::internal("exec", "no kv layer"))?;
+        let pages = &*pages;
+        let sequences = &self.batch.sequences;
+        let page = |sequence: usize, tile: usize| pages.view(attend.kv, sequences[sequence][tile]);
+        let job = Attention { attend, kv, q, spans: &self.spans, scratch: &self.scratch };
+        drive::attend((tier, &mut self.pool), &job, &page, out)
+    }
+}
+
+/// Whether two rotations turn by the same angles.
+fn same_angles(a: &Rope, b: &Rope) -> bool {
+    a.magnitude.to_bits() == b.magnitude.to_bits()
+        && (Arc::ptr_eq(&a.freqs, &b.freqs) || a.freqs == b.freqs)
+}

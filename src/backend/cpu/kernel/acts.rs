@@ -1,0 +1,133 @@
+//! Quantised forms of a value. Steps that share an input (q, k, v; gate, up; experts) share them.
+
+use super::super::pool::Pool;
+use super::super::simd::Tier;
+use super::buffer::Buffer;
+use super::drive::for_rows;
+use super::linear::Acts;
+use super::quantise::{ActKind, Bytes, QuantiseRow};
+use super::stripe::Shared;
+use crate::error::Result;
+
+/// Bytes of one matrix `[n_rows, k]`, with scales and sums.
+#[derive(Default)]
+pub struct Quantised {
+    qs: Buffer<i8>,
+    ds: Buffer<f32>,
+    sums: Buffer<i16>,
+}
+
+impl Quantised {
+    /// Quantises rows of `k` values; several threads share many rows.
+    fn fill(
+        &mut self,
+        kind: ActKind,
+        (tier, pool): (Tier, &mut Pool),
+        x: &[f32],
+        k: usize,
+    ) -> Result<()> {
+        let (block, sum) = (kind.block(), kind.sum());
+        self.qs.grow(x.len())?;
+        self.ds.grow(x.len() / block)?;
+        self.sums.grow(x.len() / sum)?;
+        let qs = Shared::new(&mut self.qs, k);
+        let ds = Shared::new(&mut self.ds, k / block);
+        let sums = Shared::new(&mut self.sums, k / sum);
+        for_rows(pool, x.len() / k, k, &|row| {
+            let x = &x[row * k..(row + 1) * k];
+            // SAFETY: `for_rows` gives each row to one thread, once.
+            let (qs, ds, sums) = unsafe { (qs.row(row), ds.row(row), sums.row(row)) };
+            tier.call(QuantiseRow { kind, x, qs, ds, sums });
+        })
+    }
+
+    fn view(&self, rows: std::ops::Range<usize>, k: usize, kind: ActKind) -> Bytes<'_> {
+        let part = |width: usize| rows.start * width..rows.end * width;
+        Bytes {
+            qs: &self.qs[part(k)],
+            ds: &self.ds[part(k / kind.block())],
+            sums: &self.sums[part(k / kind.sum())],
+        }
+    }
+
+    fn bytes(&self) -> usize {
+        self.qs.bytes() + self.ds.bytes() + self.sums.bytes()
+    }
+}
+
+/// The forms of one value at a time.
+#[derive(Default)]
+pub struct ActCache {
+    tags: [Option<u32>; 2],
+    forms: [Quantised; 2],
+}
+
+fn index(kind: ActKind) -> Option<usize> {
+    match kind {
+        ActKind::Float => None,
+        ActKind::Block32 => Some(0),
+        ActKind::Block256 => Some(1),
+    }
+}
+
+impl ActCache {
+    /// Forgets everything: a new pass writes new values.
+    pub fn clear(&mut self) {
+        self.tags = [None; 2];
+    }
+
+    /// Makes the form of value `tag` if it is not there yet.
+    ///
+    /// # Errors
+    /// `ERR_INSUFFICIENT_MEMORY`.
+    pub fn prepare(
+        &mut self,
+        tag: u32,
+        kind: ActKind,
+        tools: (Tier, &mut Pool),
+        x: &[f32],
+        k: usize,
+    ) -> Result<()> {
+        if let Some(i) = index(kind).filter(|i| self.tags[*i] != Some(tag)) {
+            self.tags[i] = None;
+            self.forms[i].fill(kind, tools, x, k)?;
+            self.tags[i] = Some(tag);
+        }
+        Ok(())
+    }
+
+    /// Some rows of the prepared form; `x` are all rows as floats.
+    #[must_use]
+    pub fn view<'a>(
+        &'a self,
+        kind: ActKind,
+        x: &'a [f32],
+        rows: std::ops::Range<usize>,
+        k: usize,
+    ) -> Acts<'a> {
+        match kind {
+            ActKind::Float => Acts::Float(&x[rows.start * k..rows.end * k]),
+            ActKind::Block32 => Acts::Block32(self.forms[0].view(rows, k, kind)),
+            ActKind::Block256 => Acts::Block256(self.forms[1].view(rows, k, kind)),
+        }
+    }
+
+    /// Makes room for matrices of up to `values` numbers.
+    ///
+    /// # Errors
+    /// `ERR_INSUFFICIENT_MEMORY`.
+    pub fn reserve(&mut self, values: usize) -> Result<()> {
+        for (form, kind) in self.forms.iter_mut().zip([ActKind::Block32, ActKind::Block256]) {
+            form.qs.grow(values)?;
+            form.ds.grow(values.div_ceil(kind.block()))?;
+            form.sums.grow(values.div_ceil(kind.sum()))?;
+        }
+        Ok(())
+    }
+
+    /// Bytes held.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.forms.iter().map(Quantised::bytes).sum()
+    }
+}

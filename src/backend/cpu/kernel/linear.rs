@@ -1,0 +1,290 @@
+//! y = W x for a range of weight rows and all batch rows, by tensor type.
+//!
+//! The order of additions is fixed by the type, never by tier or number of rows:
+//! ```text
+//! 256-value blocks: v = f32(T) d; v = fma(-f32(M), dmin, v); acc = fma(v, dx, acc), in block order
+//!  32-value blocks: acc = fma(f32(T), d dx, acc); with m: acc = fma(f32(sum), m dx, acc)
+//! floats, others:   16 f32 lanes over K (lane l takes k = l mod 16), fma, then added by halves
+//! ```
+//! T and M are exact integers.
+
+use super::super::simd::{Kernel, LANES, Simd, Tier};
+use super::float::{FloatType, dequantise};
+use super::math::load_padded;
+use super::quantise::{ActKind, Bytes};
+use super::stripe::Stripe;
+use super::unpack::{Block32, Block256, Type32, Type256};
+use crate::quant::TensorType;
+use std::marker::PhantomData;
+
+/// Batch rows that one unpacking of a weight block serves.
+const ROWS: usize = 8;
+
+/// Activations as a weight type wants them.
+#[derive(Clone, Copy, Debug)]
+pub enum Acts<'a> {
+    /// `[n_rows, k]`.
+    Float(&'a [f32]),
+    /// Blocks of 32.
+    Block32(Bytes<'a>),
+    /// Blocks of 256.
+    Block256(Bytes<'a>),
+}
+
+/// One call: the weight rows behind a stripe of the output.
+pub struct Args<'a, 'b> {
+    /// Weight rows, one for each column of `out`.
+    pub weights: &'a [u8],
+    /// Values in a row.
+    pub k: usize,
+    /// `[n_rows, k]`.
+    pub acts: Acts<'a>,
+    /// `[n_rows, weight rows]`.
+    pub out: &'a mut Stripe<'b>,
+}
+
+impl Args<'_, '_> {
+    /// Whether all lengths belong together.
+    fn fits(&self, kind: TensorType) -> bool {
+        let n = self.out.n_rows();
+        let bytes = |b: Bytes<'_>, block: usize, sum: usize| {
+            b.qs.len() >= n * self.k
+                && b.ds.len() >= n * self.k / block
+                && b.sums.len() >= n * self.k / sum
+        };
+        kind.row_bytes(self.k).is_some_and(|row| self.weights.len() == row * self.out.width())
+            && match self.acts {
+                Acts::Float(x) => x.len() >= n * self.k,
+                Acts::Block32(b) => self.k % 32 == 0 && bytes(b, 32, 32),
+                Acts::Block256(b) => self.k % 256 == 0 && bytes(b, 256, 16),
+            }
+    }
+}
+
+/// The kernel of one tensor type in one tier.
+#[derive(Clone, Copy)]
+pub struct Linear {
+    /// The weight's type.
+    pub kind: TensorType,
+    /// What it wants.
+    pub act: ActKind,
+    /// Name of the weight type in kernels' names.
+    pub weight: &'static str,
+    run: fn(Tier, TensorType, Args<'_, '_>),
+}
+
+impl Linear {
+    /// The kernel of a type with 256-value blocks.
+    #[must_use]
+    pub fn of256<T: Type256>(kind: TensorType) -> Self {
+        let run = |tier: Tier, _, args: Args<'_, '_>| {
+            if let Acts::Block256(x) = args.acts {
+                tier.call(Rows256::<T> { x, args, life: PhantomData });
+            }
+        };
+        Linear { kind, act: ActKind::Block256, weight: T::NAME, run }
+    }
+
+    /// The kernel of a type with 32-value blocks.
+    #[must_use]
+    pub fn of32<T: Type32>(kind: TensorType) -> Self {
+        let run = |tier: Tier, _, args: Args<'_, '_>| {
+            if let Acts::Block32(x) = args.acts {
+                tier.call(Rows32::<T> { x, args, life: PhantomData });
+            }
+        };
+        Linear { kind, act: ActKind::Block32, weight: T::NAME, run }
+    }
+
+    /// The kernel of a float type.
+    #[must_use]
+    pub fn of_float<T: FloatType>(kind: TensorType) -> Self {
+        let run = |tier: Tier, _, args: Args<'_, '_>| {
+            if let Acts::Float(x) = args.acts {
+                tier.call(RowsFloat::<T> { x, args, life: PhantomData });
+            }
+        };
+        Linear { kind, act: ActKind::Float, weight: T::NAME, run }
+    }
+
+    /// The kernel of any other type: a block at a time to f32 on the stack.
+    #[must_use]
+    pub fn generic(kind: TensorType) -> Self {
+        let run = |tier: Tier, kind, args: Args<'_, '_>| {
+            if let Acts::Float(x) = args.acts {
+                tier.call(RowsGeneric { x, kind, args });
+            }
+        };
+        Linear { kind, act: ActKind::Float, weight: "generic", run }
+    }
+
+    /// Checks the shapes, then computes.
+    pub fn call(&self, tier: Tier, args: Args<'_, '_>) {
+        assert!(args.fits(self.kind), "linear: shapes of {} do not fit", self.kind.name());
+        (self.run)(tier, self.kind, args);
+    }
+}
+
+struct Rows256<'a, 'b, T> {
+    x: Bytes<'a>,
+    args: Args<'a, 'b>,
+    life: PhantomData<T>,
+}
+
+impl<T: Type256> Kernel for Rows256<'_, '_, T> {
+    type Out = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let (k, n) = (self.args.k, self.args.out.n_rows());
+        let n_blocks = k / 256;
+        let mut block = Block256::ZERO;
+        for first in (0..n).step_by(ROWS) {
+            let count = ROWS.min(n - first);
+            for (r, row) in self.args.weights.chunks_exact(n_blocks * T::BYTES).enumerate() {
+                let mut acc = [0.0f32; ROWS];
+                for (b, bytes) in row.chunks_exact(T::BYTES).enumerate() {
+                    T::unpack(bytes, &mut block);
+                    for (i, acc) in acc.iter_mut().enumerate().take(count) {
+                        let at = (first + i) * n_blocks + b;
+                        *acc = step256::<S, T>(s, &block, self.x, at, *acc);
+                    }
+                }
+                for (i, acc) in acc.iter().enumerate().take(count) {
+                    self.args.out.row(first + i)[r] = *acc;
+                }
+            }
+        }
+    }
+}
+
+/// One block of weights with block `at` of the activations.
+#[inline(always)]
+fn step256<S: Simd, T: Type256>(s: S, block: &Block256, x: Bytes<'_>, at: usize, acc: f32) -> f32 {
+    let (Some(qs), Some(sums)) = (x.qs[256 * at..].first_chunk(), x.sums[16 * at..].first_chunk())
+    else {
+        return f32::NAN;
+    };
+    let mut t = s.dot_scaled(&block.codes, qs, &block.scales);
+    if T::OFFSET != 0 {
+        t = t.wrapping_sub(T::OFFSET.wrapping_mul(s.dot16(&block.scales, sums)));
+    }
+    let mut v = t as f32 * block.d;
+    if T::MINS {
+        v = (-(s.dot16(&block.mins, sums) as f32)).mul_add(block.dmin, v);
+    }
+    v.mul_add(x.ds[at], acc)
+}
+
+struct Rows32<'a, 'b, T> {
+    x: Bytes<'a>,
+    args: Args<'a, 'b>,
+    life: PhantomData<T>,
+}
+
+impl<T: Type32> Kernel for Rows32<'_, '_, T> {
+    type Out = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let (k, n) = (self.args.k, self.args.out.n_rows());
+        let n_blocks = k / 32;
+        let mut block = Block32::ZERO;
+        for first in (0..n).step_by(ROWS) {
+            let count = ROWS.min(n - first);
+            for (r, row) in self.args.weights.chunks_exact(n_blocks * T::BYTES).enumerate() {
+                let mut acc = [0.0f32; ROWS];
+                for (b, bytes) in row.chunks_exact(T::BYTES).enumerate() {
+                    T::unpack(bytes, &mut block);
+                    for (i, acc) in acc.iter_mut().enumerate().take(count) {
+                        let at = (first + i) * n_blocks + b;
+                        *acc = step32::<S, T>(s, &block, self.x, at, *acc);
+                    }
+                }
+                for (i, acc) in acc.iter().enumerate().take(count) {
+                    self.args.out.row(first + i)[r] = *acc;
+                }
+            }
+        }
+    }
+}
+
+#[inline(always)]
+fn step32<S: Simd, T: Type32>(s: S, block: &Block32, x: Bytes<'_>, at: usize, acc: f32) -> f32 {
+    let Some(qs) = x.qs[32 * at..].first_chunk() else { return f32::NAN };
+    let dx = x.ds[at];
+    let mut acc = (s.dot32(&block.codes, qs) as f32).mul_add(block.d * dx, acc);
+    if T::MIN {
+        acc = f32::from(x.sums[at]).mul_add(block.m * dx, acc);
+    }
+    acc
+}
+
+struct RowsFloat<'a, 'b, T> {
+    x: &'a [f32],
+    args: Args<'a, 'b>,
+    life: PhantomData<T>,
+}
+
+impl<T: FloatType> Kernel for RowsFloat<'_, '_, T> {
+    type Out = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let (k, n) = (self.args.k, self.args.out.n_rows());
+        for first in (0..n).step_by(ROWS) {
+            let count = ROWS.min(n - first);
+            for (r, row) in self.args.weights.chunks_exact(k * T::BYTES).enumerate() {
+                let mut acc = [s.splat(0.0); ROWS];
+                for (c, w) in row.chunks(LANES * T::BYTES).enumerate() {
+                    let w = T::load(s, w);
+                    for (i, acc) in acc.iter_mut().enumerate().take(count) {
+                        let x = &self.x[(first + i) * k..(first + i + 1) * k];
+                        *acc = s.fma(w, load_padded(s, &x[c * LANES..]), *acc);
+                    }
+                }
+                for (i, acc) in acc.iter().enumerate().take(count) {
+                    self.args.out.row(first + i)[r] = s.reduce_add(*acc);
+                }
+            }
+        }
+    }
+}
+
+struct RowsGeneric<'a, 'b> {
+    x: &'a [f32],
+    kind: TensorType,
+    args: Args<'a, 'b>,
+}
+
+impl Kernel for RowsGeneric<'_, '_> {
+    type Out = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let (k, n) = (self.args.k, self.args.out.n_rows());
+        let (len, bytes) = (self.kind.block_len(), self.kind.block_bytes());
+        let mut values = [0.0; 256];
+        let values = &mut values[..len];
+        for first in (0..n).step_by(ROWS) {
+            let count = ROWS.min(n - first);
+            for (r, row) in self.args.weights.chunks_exact(k / len * bytes).enumerate() {
+                let mut acc = [s.splat(0.0); ROWS];
+                for (b, block) in row.chunks_exact(bytes).enumerate() {
+                    if dequantise(self.kind, block, values).is_err() {
+                        values.fill(f32::NAN);
+                    }
+                    for (i, acc) in acc.iter_mut().enumerate().take(count) {
+                        let x = &self.x[(first + i) * k + b * len..][..len];
+                        for (w, x) in values.chunks(LANES).zip(x.chunks(LANES)) {
+                            *acc = s.fma(load_padded(s, w), load_padded(s, x), *acc);
+                        }
+                    }
+                }
+                for (i, acc) in acc.iter().enumerate().take(count) {
+                    self.args.out.row(first + i)[r] = s.reduce_add(*acc);
+                }
+            }
+        }
+    }
+}

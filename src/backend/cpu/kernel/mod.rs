@@ -1,0 +1,18 @@
+//! The arithmetic. Each kernel is written once over [`super::simd::Simd`]; its safe entry checks
+//! shapes, then trusts them. Threads split output rows, heads or batch rows only.
+#![allow(unsafe_code, reason = "threads write disjoint parts of one buffer; wide loads")]
+
+pub mod act;
+pub mod acts;
+pub mod attend;
+pub mod buffer;
+pub mod drive;
+pub mod float;
+pub mod linear;
+pub mod math;
+pub mod norm;
+pub mod quantise;
+pub mod rope;
+pub mod route;
+pub mod stripe;
+pub mod unpack;

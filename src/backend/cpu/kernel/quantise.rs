@@ -1,0 +1,100 @@
+//! Activations to bytes. A row becomes blocks of 256 (with the sum of every 16) or 32 (with the sum
+//! of the block): x ~ d * q, q in -127..=127, d = max |x| / 127.
+//!
+//! A block with NaN or infinity gets d = NaN, which reaches every output that it touches.
+
+use super::super::simd::{Kernel, LANES, Simd};
+
+/// How a weight type wants its activations.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ActKind {
+    /// As they are.
+    Float,
+    /// Bytes with a scale for every 32.
+    Block32,
+    /// Bytes with a scale for every 256 and sums for every 16.
+    Block256,
+}
+
+impl ActKind {
+    /// Values under one scale.
+    #[must_use]
+    pub fn block(self) -> usize {
+        match self {
+            ActKind::Float => 1,
+            ActKind::Block32 => 32,
+            ActKind::Block256 => 256,
+        }
+    }
+
+    /// Values under one sum.
+    #[must_use]
+    pub fn sum(self) -> usize {
+        if self == ActKind::Block256 { 16 } else { 32 }
+    }
+}
+
+/// Quantised rows: `qs [n_rows, k]`, `ds [n_rows, k / block]`, `sums [n_rows, k / sum]`.
+#[derive(Clone, Copy, Debug)]
+pub struct Bytes<'a> {
+    /// Values.
+    pub qs: &'a [i8],
+    /// Scales.
+    pub ds: &'a [f32],
+    /// Sums of the values.
+    pub sums: &'a [i16],
+}
+
+/// One row to bytes.
+pub struct QuantiseRow<'a> {
+    /// 32 or 256 values a block.
+    pub kind: ActKind,
+    /// The row, a whole number of blocks.
+    pub x: &'a [f32],
+    /// As long.
+    pub qs: &'a mut [i8],
+    /// One a block.
+    pub ds: &'a mut [f32],
+    /// One a sum.
+    pub sums: &'a mut [i16],
+}
+
+impl Kernel for QuantiseRow<'_> {
+    type Out = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let (block, sum) = (self.kind.block(), self.kind.sum());
+        let blocks = self.x.chunks_exact(block).zip(self.qs.chunks_exact_mut(block));
+        let outs = self.ds.iter_mut().zip(self.sums.chunks_exact_mut(block / sum));
+        for ((x, qs), (d, sums)) in blocks.zip(outs) {
+            *d = quantise_block(s, x, qs);
+            for (qs, out) in qs.chunks_exact(sum).zip(sums) {
+                *out = qs.iter().map(|q| i16::from(*q)).sum();
+            }
+        }
+    }
+}
+
+/// Quantises one block, gives its scale.
+#[inline(always)]
+fn quantise_block<S: Simd>(s: S, x: &[f32], qs: &mut [i8]) -> f32 {
+    let mut max = s.splat(0.0);
+    for x in x.as_chunks::<LANES>().0 {
+        max = s.magnitude_max(max, s.load(x));
+    }
+    let mut lanes = [0.0; LANES];
+    s.store(max, &mut lanes);
+    let bits = lanes.iter().map(|m| m.to_bits()).max().unwrap_or(0);
+    let max = f32::from_bits(bits);
+    let inverse = 127.0 / max;
+    if !(max < f32::INFINITY) || inverse == f32::INFINITY {
+        qs.fill(0);
+        return if max < f32::INFINITY { 0.0 } else { f32::NAN };
+    }
+    let inverse = s.splat(inverse);
+    for (x, q) in x.as_chunks::<LANES>().0.iter().zip(qs.as_chunks_mut::<LANES>().0) {
+        s.store_i8(s.round(s.mul(s.load(x), inverse)), q);
+    }
+    max / 127.0
+}

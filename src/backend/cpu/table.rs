@@ -1,0 +1,66 @@
+//! The one table of kernels of a tier: what serves each tensor type, and under which name.
+
+use super::kernel::float::{BF16, F16, F32};
+use super::kernel::linear::Linear;
+use super::kernel::quantise::ActKind;
+use super::kernel::unpack::{Q2K, Q3K, Q4K, Q5K, Q6K, Q40, Q41, Q50, Q51, Q80};
+use super::simd::Tier;
+use crate::quant::TensorType;
+
+/// Kernels of one tier, by tensor type.
+pub struct Table {
+    tier: Tier,
+    linear: Vec<Linear>,
+}
+
+impl Table {
+    /// The kernels of a tier.
+    #[must_use]
+    pub fn new(tier: Tier) -> Self {
+        Table { tier, linear: TensorType::ALL.iter().map(|kind| linear(*kind)).collect() }
+    }
+
+    /// The tier.
+    #[must_use]
+    pub fn tier(&self) -> Tier {
+        self.tier
+    }
+
+    /// The kernel of a tensor type.
+    #[must_use]
+    pub fn linear(&self, kind: TensorType) -> Linear {
+        let found = self.linear.iter().find(|linear| linear.kind == kind);
+        found.copied().unwrap_or_else(|| Linear::generic(kind))
+    }
+
+    /// A kernel's full name, such as `linear_q4_k_q8_k_avx512`.
+    #[must_use]
+    pub fn name(&self, kind: TensorType) -> String {
+        let linear = self.linear(kind);
+        let act = match linear.act {
+            ActKind::Float => "f32",
+            ActKind::Block32 => "q8_32",
+            ActKind::Block256 => "q8_k",
+        };
+        format!("linear_{}_{act}_{}", linear.weight, self.tier.name())
+    }
+}
+
+fn linear(kind: TensorType) -> Linear {
+    match kind {
+        TensorType::F32 => Linear::of_float::<F32>(kind),
+        TensorType::F16 => Linear::of_float::<F16>(kind),
+        TensorType::BF16 => Linear::of_float::<BF16>(kind),
+        TensorType::Q4_0 => Linear::of32::<Q40>(kind),
+        TensorType::Q4_1 => Linear::of32::<Q41>(kind),
+        TensorType::Q5_0 => Linear::of32::<Q50>(kind),
+        TensorType::Q5_1 => Linear::of32::<Q51>(kind),
+        TensorType::Q8_0 => Linear::of32::<Q80>(kind),
+        TensorType::Q2_K => Linear::of256::<Q2K>(kind),
+        TensorType::Q3_K => Linear::of256::<Q3K>(kind),
+        TensorType::Q4_K => Linear::of256::<Q4K>(kind),
+        TensorType::Q5_K => Linear::of256::<Q5K>(kind),
+        TensorType::Q6_K => Linear::of256::<Q6K>(kind),
+        _ => Linear::generic(kind),
+    }
+}
