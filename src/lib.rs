@@ -13,6 +13,6 @@ pub mod store;
 pub mod backend;
 pub mod engine;
 // pub mod load;
-// pub mod tools;
+pub mod tools;
 // pub mod node;
 // pub mod env;

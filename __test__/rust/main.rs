@@ -3,6 +3,7 @@
 
 mod arch;
 mod cpu;
+mod diff;
 mod logits;
 mod quant;
 mod refused;

@@ -1,0 +1,165 @@
+//! `tools::diff` finds what was put in: the reference beside itself with one fault.
+
+use std::sync::Arc;
+
+use node_chord::backend::{Backend, Batch, PageId, Probe};
+use node_chord::error::{Code, Result};
+use node_chord::plan::{GroupId, NormKind, Op, Plan, RopeKind, Step, WeightId};
+use node_chord::store::Lease;
+use node_chord::tools::diff::{Report, Setup, run};
+
+use crate::runner::{Model, reference, unpacked};
+
+const TOKENS: [u32; 40] = {
+    let mut tokens = [0; 40];
+    let mut index = 0;
+    while index < tokens.len() {
+        tokens[index] = (index as u32 * 89 + 7) % 272;
+        index += 1;
+    }
+    tokens
+};
+
+#[test]
+fn a_backend_does_not_differ_from_itself() {
+    let model = toy("mixtral");
+    let report = compare(&model, reference(model.plan.clone()));
+    assert_eq!(report.difference, None);
+    assert_eq!(report.not_finite, None);
+    assert!(report.other_best.is_empty());
+    let steps: usize = model.plan.groups.iter().map(|group| group.steps.len()).sum();
+    assert_eq!(report.steps.len(), steps);
+    assert!(report.steps.iter().all(|step| step.rows == TOKENS.len() && step.relative == 0.0));
+}
+
+#[test]
+fn a_fault_in_a_step_is_found_there_and_not_after_it() {
+    let cases: [(&str, fn(&mut Step)); 4] = [
+        ("layer 1 attn_norm", |step| step.op = Op::Norm(NormKind::Rms { eps: 0.02 })),
+        ("layer 1 k_rope", |step| match &mut step.op {
+            Op::Rope(rope) => rope.kind = RopeKind::Neox,
+            op => panic!("{op:?}"),
+        }),
+        ("layer 0 attend", |step| match &mut step.op {
+            Op::Attend(attend) => attend.scale *= 1.1,
+            op => panic!("{op:?}"),
+        }),
+        ("layer 0 ffn_route", |step| match &mut step.op {
+            Op::Route(route) => route.normalise = false,
+            op => panic!("{op:?}"),
+        }),
+    ];
+    let model = toy("mixtral");
+    for (name, fault) in cases {
+        let mut plan = Plan::clone(&model.plan);
+        let value = plan.values.iter().position(|value| value.name == name).expect("a value");
+        let mut steps = plan.groups.iter_mut().flat_map(|group| &mut group.steps);
+        fault(steps.find(|step| step.output.0 as usize == value).expect("a step"));
+        let report = compare(&model, reference(Arc::new(plan)));
+        let difference = report.difference.expect("a difference");
+        assert_eq!(report.steps[difference.index].output, name, "{difference:?}");
+        assert!(difference.relative > difference.allowed, "{difference:?}");
+    }
+}
+
+#[test]
+fn a_number_that_is_not_finite_is_found_where_it_arises() {
+    let model = toy("llama");
+    let name = "blk.1.ffn_up.weight";
+    let weight = model.plan.weights.iter().position(|weight| weight.name == name);
+    let weight = WeightId(u32::try_from(weight.expect("a weight")).expect("small"));
+    let mut bytes = model.slices()[weight.0 as usize].expect("bytes").to_vec();
+    // Row 3, of 16 columns.
+    bytes[3 * 16 * 4..][..4].copy_from_slice(&f32::INFINITY.to_le_bytes());
+    let tampered = Tampered { inner: reference(model.plan.clone()), weight, bytes };
+    let found = compare(&model, Box::new(tampered)).not_finite.expect("a number");
+    assert!(found.step.starts_with("layer 1 ffn_up"), "{found:?}");
+    assert_eq!((found.position, found.element), (0, 3));
+    assert!(found.value.ends_with("inf"), "{found:?}");
+    assert!(found.backend.starts_with("reference"), "{found:?}");
+}
+
+#[test]
+fn tokens_beyond_the_vocabulary_and_none_at_all_are_refused() {
+    let model = toy("llama");
+    for tokens in [&[][..], &[5, 272][..]] {
+        let (mut a, mut b) = (reference(model.plan.clone()), reference(model.plan.clone()));
+        let error = with(&model, tokens, a.as_mut(), b.as_mut()).expect_err("a refusal");
+        assert_eq!(error.code, Code::InvalidArg);
+    }
+}
+
+fn toy(name: &str) -> Model {
+    Model::open(&unpacked(&format!("logits/toys/{name}.gguf")))
+}
+
+/// The reference, and beside it another backend.
+fn compare(model: &Model, mut other: Box<dyn Backend>) -> Report {
+    let mut a = reference(model.plan.clone());
+    with(model, &TOKENS, a.as_mut(), other.as_mut()).expect("a report")
+}
+
+fn with(model: &Model, tokens: &[u32], a: &mut dyn Backend, b: &mut dyn Backend) -> Result<Report> {
+    let slices = model.slices();
+    let setup = Setup {
+        plan: model.plan.clone(),
+        weights: &|_, use_lease| use_lease(&Lease::new(&slices)),
+        tokens,
+        rows: 7,
+        kv_rounding: 0.0,
+        cancelled: &|| false,
+    };
+    run(&setup, a, b)
+}
+
+/// A backend that reads other bytes for one weight.
+struct Tampered {
+    inner: Box<dyn Backend>,
+    weight: WeightId,
+    bytes: Vec<u8>,
+}
+
+impl Backend for Tampered {
+    fn name(&self) -> &str {
+        self.inner.name()
+    }
+
+    fn tier(&self) -> &str {
+        self.inner.tier()
+    }
+
+    fn page_commit(&mut self, page: PageId) -> Result<()> {
+        self.inner.page_commit(page)
+    }
+
+    fn page_free(&mut self, page: PageId) {
+        self.inner.page_free(page);
+    }
+
+    fn page_copy(&mut self, from: PageId, to: PageId, tokens: usize) -> Result<()> {
+        self.inner.page_copy(from, to, tokens)
+    }
+
+    fn page_bytes(&self) -> usize {
+        self.inner.page_bytes()
+    }
+
+    fn scratch_bytes(&self) -> usize {
+        self.inner.scratch_bytes()
+    }
+
+    fn begin(&mut self, batch: &Batch) -> Result<()> {
+        self.inner.begin(batch)
+    }
+
+    fn run(&mut self, group: GroupId, weights: &Lease<'_>, probe: Option<Probe<'_>>) -> Result<()> {
+        let all = 0..=self.weight.0 + 64;
+        let mut slices: Vec<_> = all.map(|id| Some(weights.bytes(WeightId(id)))).collect();
+        slices[self.weight.0 as usize] = Some(&self.bytes);
+        self.inner.run(group, &Lease::new(&slices), probe)
+    }
+
+    fn logits(&self) -> &[f32] {
+        self.inner.logits()
+    }
+}
