@@ -3,7 +3,7 @@
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
@@ -12,6 +12,14 @@ use crate::error::{Code, Error, Result};
 
 /// Session commands that may wait; each is answered within a group, so more means a flood.
 const CONTROL_LIMIT: usize = 65_536;
+
+/// A command, and when it was sent.
+pub struct Letter {
+    /// When it was let in.
+    pub sent: Instant,
+    /// What is asked.
+    pub command: Command,
+}
 
 /// Commands on their way to the engine thread.
 pub struct Inbox {
@@ -27,7 +35,7 @@ pub struct Inbox {
 
 #[derive(Default)]
 struct State {
-    commands: VecDeque<Command>,
+    commands: VecDeque<Letter>,
     is_closed: bool,
     is_finished: bool,
 }
@@ -72,7 +80,7 @@ impl Inbox {
             | Command::SessionClose(..)
             | Command::Close => {}
         }
-        state.commands.push_back(command);
+        state.commands.push_back(Letter { sent: Instant::now(), command });
         drop(state);
         self.nudge();
         Ok(())
@@ -91,12 +99,12 @@ impl Inbox {
         self.live.fetch_sub(1, Ordering::Relaxed);
     }
 
-    /// Engine: all commands there are; cheap if there are none.
-    pub fn take(&self) -> VecDeque<Command> {
+    /// Engine: all commands there are; none, cheaply, if nothing happened since the last time.
+    pub fn take(&self) -> Option<VecDeque<Letter>> {
         if !self.pending.swap(false, Ordering::Acquire) {
-            return VecDeque::new();
+            return None;
         }
-        std::mem::take(&mut self.state.lock().commands)
+        Some(std::mem::take(&mut self.state.lock().commands))
     }
 
     /// Engine: waits until there is something to look at.
@@ -108,7 +116,7 @@ impl Inbox {
     }
 
     /// Engine: refuses all further commands and hands out those that nobody has looked at.
-    pub fn close(&self) -> VecDeque<Command> {
+    pub fn close(&self) -> VecDeque<Letter> {
         let mut state = self.state.lock();
         state.is_closed = true;
         std::mem::take(&mut state.commands)

@@ -1,14 +1,24 @@
 //! The inference thread and the way to talk to it: a [`Handle`] sends commands, answers arrive in
 //! event queues and replies. Nothing in here knows napi, GGUF or a kernel.
 
+pub mod answer;
 pub mod candidates;
 pub mod command;
 pub mod inbox;
+pub mod kv;
+pub mod logprobs;
+mod pass;
 pub mod philox;
 pub mod queue;
 pub mod sampler;
+pub mod schedule;
+pub mod score;
+pub mod session;
+pub mod stats;
+pub mod text;
 pub mod thread;
 pub mod vocabulary;
+pub mod work;
 
 use std::sync::Arc;
 use std::thread::JoinHandle;

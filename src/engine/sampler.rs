@@ -2,6 +2,7 @@
 //! of `candidates.rs` in llama.cpp's order, then one draw. A pure function of logits, history, seed
 //! and index in the answer; it knows no session and no text.
 
+use crate::engine::answer::invalid;
 use crate::engine::candidates::{Candidate, Candidates};
 use crate::engine::philox::uniform_pair;
 use crate::error::{Code, Error, Result};
@@ -216,14 +217,6 @@ fn check(name: &str, expected: &str, number: f64, holds: bool) -> Result<()> {
         return Ok(());
     }
     Err(invalid(name, expected, &number.to_string()))
-}
-
-fn invalid(name: &str, expected: &str, received: &str) -> Error {
-    let text = format!("{name}: expected {expected}, got {received}");
-    Error::new(Code::InvalidArg, text)
-        .with("name", name)
-        .with("expected", expected)
-        .with("received", received)
 }
 
 fn forbidden() -> Error {

@@ -1,0 +1,117 @@
+//! Who gets how many rows of the next pass. Pure numbers: rows in, rows out. Changes only when
+//! tokens are computed, never which.
+
+/// Prompt rows of a pass at most.
+const ROWS_MAX: usize = 512;
+/// Prompt rows of the first pass, when nothing is measured.
+const ROWS_FIRST: usize = 64;
+/// Fewer rows than this waste the weights that are read for them.
+const ROWS_MIN: usize = 32;
+/// Fewer rows than this beside running decodes make prompts crawl.
+const ROWS_MIN_MIXED: usize = 8;
+/// How long a group may take: an abort is answered within it.
+const GROUP_MS: f64 = 25.0;
+/// How long a pass may take that running decodes wait for.
+const MIXED_PASS_MS: f64 = 100.0;
+
+/// Rows for each of the ready works, given how many each still has to evaluate. Who needs a single
+/// row gets it; the others share `chunk` rows evenly, what one does not need goes to the next.
+#[must_use]
+pub fn allot(pending: &[usize], chunk: usize) -> Vec<usize> {
+    let mut rows: Vec<usize> = pending.iter().map(|&count| usize::from(count == 1)).collect();
+    let mut left = chunk.max(1);
+    loop {
+        let open = pending.iter().zip(&rows).filter(|(want, got)| *got < *want).count();
+        if open == 0 || left == 0 {
+            return rows;
+        }
+        let share = (left / open).max(1);
+        for (want, got) in pending.iter().zip(&mut rows) {
+            let more = (*want - *got).min(share).min(left);
+            *got += more;
+            left -= more;
+        }
+    }
+}
+
+/// How large a prompt chunk may be, from how long passes took.
+pub struct Pace {
+    /// The size is fixed.
+    fixed: Option<usize>,
+    groups: usize,
+    /// Milliseconds a row, averaged over recent passes of many rows.
+    row_ms: Option<f64>,
+}
+
+impl Pace {
+    /// For a plan of so many groups; `fixed` sets the size.
+    #[must_use]
+    pub fn new(fixed: Option<usize>, groups: usize) -> Self {
+        Pace { fixed: fixed.map(|rows| rows.max(1)), groups: groups.max(1), row_ms: None }
+    }
+
+    /// Prompt rows for the next pass; `is_mixed`: decodes wait for it.
+    #[must_use]
+    #[allow(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        clippy::cast_precision_loss,
+        reason = "a positive estimate, clamped; a float that is too large saturates"
+    )]
+    pub fn chunk(&self, is_mixed: bool) -> usize {
+        if let Some(rows) = self.fixed {
+            return rows;
+        }
+        let Some(row_ms) = self.row_ms else { return ROWS_FIRST };
+        let pass_ms = self.groups as f64 * GROUP_MS;
+        let (pass_ms, least) = if is_mixed {
+            (pass_ms.min(MIXED_PASS_MS), ROWS_MIN_MIXED)
+        } else {
+            (pass_ms, ROWS_MIN)
+        };
+        ((pass_ms / row_ms) as usize).clamp(least, ROWS_MAX)
+    }
+
+    /// A pass of `rows` rows took so long.
+    #[allow(clippy::cast_precision_loss, reason = "rows of a pass are few")]
+    pub fn took(&mut self, rows: usize, ms: f64) {
+        // Few rows cost the reading of the weights, which says little about many.
+        if rows < ROWS_MIN_MIXED {
+            return;
+        }
+        let now = (ms / rows as f64).max(1e-6);
+        self.row_ms = Some(self.row_ms.map_or(now, |before| 0.7 * before + 0.3 * now));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn decodes_always_get_their_row_and_prompts_share_the_rest() {
+        let check = |pending: &[usize], chunk, expected: &[usize]| {
+            assert_eq!(allot(pending, chunk), expected, "{pending:?} in {chunk}");
+        };
+        check(&[1, 1, 1], 1, &[1, 1, 1]);
+        check(&[1000], 512, &[512]);
+        check(&[1, 1000, 1], 512, &[1, 512, 1]);
+        check(&[1000, 1000], 64, &[32, 32]);
+        check(&[1000, 10, 1000], 64, &[27, 10, 27]);
+        check(&[1000, 1000, 1000], 2, &[1, 1, 0]);
+        check(&[5, 7], 64, &[5, 7]);
+        check(&[], 64, &[]);
+        check(&[3, 0], 64, &[3, 0]);
+    }
+
+    #[test]
+    fn a_slow_model_gets_smaller_chunks() {
+        let mut pace = Pace::new(None, 12);
+        assert_eq!(pace.chunk(false), 64);
+        pace.took(64, 64.0 * 1.0);
+        assert_eq!((pace.chunk(false), pace.chunk(true)), (300, 100));
+        pace.took(64, 64.0 * 1000.0);
+        assert_eq!((pace.chunk(false), pace.chunk(true)), (32, 8));
+        assert_eq!(Pace::new(Some(7), 12).chunk(true), 7);
+    }
+}
