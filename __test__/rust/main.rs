@@ -4,6 +4,7 @@
 mod arch;
 mod cpu;
 mod diff;
+mod engine;
 mod logits;
 mod quant;
 mod refused;

@@ -140,14 +140,26 @@ impl Engine {
             Command::Score { tokens, top, cancelled, reply } => {
                 self.score(tokens, Score::new(top, cancelled, reply));
             }
-            Command::SessionOpen(id, reply) => reply(self.sessions.open(id)),
+            Command::SessionOpen(id, reply) => {
+                let opened = self.sessions.open(id);
+                self.settle();
+                reply(opened);
+            }
             Command::SessionFork { from, to, reply } => {
-                reply(self.sessions.fork(from, to, &mut self.pool));
+                let forked = self.sessions.fork(from, to, &mut self.pool);
+                self.settle();
+                reply(forked);
             }
             Command::SessionRewind { id, length, reply } => {
-                reply(self.sessions.rewind(id, length, &mut self.pool));
+                let rewound = self.sessions.rewind(id, length, &mut self.pool);
+                self.settle();
+                reply(rewound);
             }
-            Command::SessionClose(id, reply) => reply(self.session_close(id)),
+            Command::SessionClose(id, reply) => {
+                let closed = self.session_close(id);
+                self.settle();
+                reply(closed);
+            }
             Command::Close => self.is_closing = true,
         }
     }
