@@ -1,5 +1,5 @@
-//! Sessions: sequences that stay between generations. A generation works on a copy that shares
-//! the pages; only when it resolves does the copy take the session's place, so nothing needs undoing.
+//! Sessions: sequences that stay between generations. A generation works on a copy that shares the
+//! pages; only when it resolves does the copy take the session's place: nothing needs undoing.
 
 use std::collections::BTreeMap;
 

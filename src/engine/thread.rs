@@ -1,5 +1,5 @@
-//! The engine thread: takes commands, steps works pass by pass, answers. One `match` over the closed
-//! set of commands; it also runs between the groups of a pass, so nothing waits longer than a group.
+//! The engine thread: takes commands, steps works pass by pass, answers. One `match` over the
+//! closed set of commands; it also runs between the groups of a pass: nothing waits longer.
 
 use std::any::Any;
 use std::collections::VecDeque;
@@ -111,7 +111,7 @@ impl Engine {
         }
     }
 
-    /// Does all that was asked, and calls off what nobody waits for. Safe while a pass is in flight.
+    /// Does all that was asked and calls off what nobody waits for. Safe while a pass is in flight.
     pub(super) fn attend(&mut self) {
         let news = self.inbox.take();
         let has_news = news.is_some();
@@ -344,8 +344,8 @@ impl Engine {
         };
     }
 
-    /// Answers everybody with `reason`. Touches no page: after a panic they may be in any state, and
-    /// the backend frees them all.
+    /// Answers everybody with `reason`. Touches no page: after a panic they may be in any state,
+    /// and the backend frees them all.
     fn close(&mut self, reason: &Error) {
         self.letters.extend(self.inbox.close());
         let works = std::mem::take(&mut self.works);

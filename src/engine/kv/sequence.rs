@@ -1,10 +1,7 @@
 //! A sequence: tokens, and the pages that hold keys and values of the first of them. The tokens are
 //! the truth; pages may be taken away at any time between passes and are then evaluated again.
-//!
-//! ```text
-//! tokens   t0 t1 ... t31 | t32 ... t63 | t64 t65 t66     (evaluated: 65)
-//! pages    page 7          page 2        page 9          (page 2 may belong to a fork, too)
-//! ```
+//!     tokens   t0 ... t31 | t32 ... t63 | t64 t65 t66     (evaluated: 65)
+//!     pages    page 7       page 2        page 9          (page 2 may belong to a fork, too)
 
 use crate::backend::{Backend, PAGE_TOKENS, PageId};
 use crate::engine::kv::pages::Pool;

@@ -1,3 +1,5 @@
+//! Stop strings, whole characters, what is held back and what is cut.
+
 use super::*;
 
 /// Tokens are bytes: token 0x61 is "a".
