@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
-use node_chord::backend::{Backend, Batch, PageId, Probe};
+use node_chord::backend::cpu::{Config, Cpu};
+use node_chord::backend::{Backend, Batch, KvType, PageId, Probe};
 use node_chord::error::{Code, Result};
 use node_chord::plan::{GroupId, NormKind, Op, Plan, RopeKind, Step, WeightId};
 use node_chord::store::Lease;
 use node_chord::tools::diff::{Report, Setup, run};
 
-use crate::runner::{Model, reference, unpacked};
+use crate::runner::{Model, chord_path, json, reference, unpacked};
 
 const TOKENS: [u32; 40] = {
     let mut tokens = [0; 40];
@@ -80,6 +81,30 @@ fn a_number_that_is_not_finite_is_found_where_it_arises() {
 }
 
 #[test]
+fn the_cpu_backend_stays_within_the_tolerance_of_every_step() {
+    let text: Vec<u32> = {
+        let ids = &json("logits/chord.json")["inputs"]["chord"]["sequences"]["story"];
+        let ids = ids.as_array().expect("ids").iter();
+        ids.map(|id| id.as_u64().expect("an id") as u32).collect()
+    };
+    let toys = ["llama", "mixtral", "q-q4_0", "q-q4_k", "q-zoo"].map(toy).map(Some);
+    let chords = ["chord-5m-Q4_K_M", "chord-29m-Q4_K_M", "chord-27m-moe-Q4_K_M"].map(chord);
+    for (model, tokens) in toys
+        .iter()
+        .map(|toy| (toy, &TOKENS[..]))
+        .chain(chords.iter().map(|chord| (chord, &text[..])))
+    {
+        let Some(model) = model else { continue };
+        let config = Config { threads: Some(2), tier: None, kv_k: KvType::F32, kv_v: KvType::F32 };
+        let mut a = reference(model.plan.clone());
+        let mut b = Cpu::new(model.plan.clone(), config).expect("a CPU");
+        let report = with(model, tokens, a.as_mut(), &mut b).expect("a report");
+        assert_eq!((&report.difference, &report.not_finite), (&None, &None), "{}", report.b);
+        assert!(report.steps.iter().filter(|step| step.rows > 0).count() > 4);
+    }
+}
+
+#[test]
 fn tokens_beyond_the_vocabulary_and_none_at_all_are_refused() {
     let model = toy("llama");
     for tokens in [&[][..], &[5, 272][..]] {
@@ -87,6 +112,14 @@ fn tokens_beyond_the_vocabulary_and_none_at_all_are_refused() {
         let error = with(&model, tokens, a.as_mut(), b.as_mut()).expect_err("a refusal");
         assert_eq!(error.code, Code::InvalidArg);
     }
+}
+
+fn chord(name: &str) -> Option<Model> {
+    let found = chord_path(name);
+    if found.is_none() {
+        println!("skipped {name}: it is not there");
+    }
+    found.map(|path| Model::open(&path))
 }
 
 fn toy(name: &str) -> Model {

@@ -3,7 +3,7 @@
 
 use serde_json::Value as Json;
 
-use crate::runner::{Make, Model, Run, json, nll, reference, root};
+use crate::runner::{Make, Model, Run, chord_path, json, nll, reference};
 
 /// How far a way of computing may be from float32 on the same weights; the oracle's README gives
 /// the figures and the faults that they find.
@@ -155,10 +155,8 @@ fn best(logits: &[f32]) -> u32 {
 }
 
 fn open(name: &str) -> Option<Model> {
-    let file = format!("{name}.gguf");
-    let places = [root("models").join(&file), root("../shared/models").join(&file)];
-    match places.iter().find(|path| path.exists()) {
-        Some(path) => Some(Model::open(path)),
+    match chord_path(name) {
+        Some(path) => Some(Model::open(&path)),
         None => {
             println!("skipped {name}: neither in models/ nor in ../shared/models/");
             None

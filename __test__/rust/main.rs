@@ -7,6 +7,7 @@ mod diff;
 mod engine;
 mod logits;
 mod quant;
+mod reference;
 mod refused;
 mod runner;
 mod tidy;

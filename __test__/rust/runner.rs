@@ -25,6 +25,13 @@ pub fn root(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
 }
 
+/// Where a chord model lies, if it does: in the repository, or beside it.
+pub fn chord_path(name: &str) -> Option<PathBuf> {
+    let file = format!("{name}.gguf");
+    let mut places = [root("models").join(&file), root("../shared/models").join(&file)].into_iter();
+    places.find(|path| path.exists())
+}
+
 /// A compressed file of `__test__/data`, unpacked.
 pub fn data(name: &str) -> Vec<u8> {
     let path = root("__test__/data").join(format!("{name}.zst"));
