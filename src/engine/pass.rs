@@ -197,9 +197,7 @@ impl Engine {
         let groups = u32::try_from(self.plan.groups.len()).unwrap_or(u32::MAX);
         let store = self.store.clone();
         for group in (0..groups).map(GroupId) {
-            let lease = store.acquire(group)?;
-            self.backend.run(group, &lease, None)?;
-            drop(lease);
+            self.backend.run(group, &store.acquire(group)?, None)?;
             self.attend();
             let is_left = parts.iter().all(|part| self.index_of(part.number).is_none());
             if self.is_closing || is_left {

@@ -149,7 +149,7 @@ fn literal_end(chars: &[char], at: usize) -> Option<usize> {
 fn follows_word(chars: &[char], at: usize) -> bool {
     let before = |back: usize| at.checked_sub(back).and_then(|index| chars.get(index));
     let is_word = |c: Option<&char>| c.is_some_and(|c| c.is_alphanumeric() || *c == '_');
-    is_word(before(1)) && !(before(1) == Some(&'b') && !is_word(before(2)))
+    is_word(before(1)) && (before(1) != Some(&'b') || is_word(before(2)))
 }
 
 fn block_comment(rest: &[char]) -> usize {

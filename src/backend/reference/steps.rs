@@ -1,6 +1,7 @@
 //! The ops, one function each, row by row. Weights are dequantised to f32 for the step and dropped.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 
 use candle_core::{Device, Tensor};
 
@@ -204,9 +205,9 @@ fn experts(
         let mut sum = vec![0.0f32; width];
         for pair in chosen.chunks_exact(2) {
             let expert = pair[0] as usize;
-            if !seen.contains_key(&expert) {
+            if let Entry::Vacant(vacant) = seen.entry(expert) {
                 let part = |index| expert_matrix(plan, step, index, expert, weights);
-                seen.insert(expert, [part(0)?, part(1)?, part(2)?]);
+                vacant.insert([part(0)?, part(1)?, part(2)?]);
             }
             let [gate, up, down] = &seen[&expert];
             let half = |w: &Tensor, x: &[f32]| linear(w, None, x).map_err(candle);

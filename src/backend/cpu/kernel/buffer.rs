@@ -133,7 +133,7 @@ mod tests {
         for len in [0, 1, 17, 1 << 20] {
             let buffer = Buffer::<f32>::new(len).unwrap();
             assert!(buffer.len() == len && buffer.iter().all(|x| x.to_bits() == 0));
-            assert!(len == 0 || buffer.as_ptr().addr() % 64 == 0);
+            assert!(len == 0 || buffer.as_ptr().addr().is_multiple_of(64));
         }
         let refused = Buffer::<f32>::new(usize::MAX / 8).err().unwrap();
         assert_eq!(refused.code, Code::InsufficientMemory);

@@ -55,8 +55,8 @@ impl Args<'_, '_> {
         kind.row_bytes(self.k).is_some_and(|row| self.weights.len() == row * self.out.width())
             && match self.acts {
                 Acts::Float(x) => x.len() >= n * self.k,
-                Acts::Block32(b) => self.k % 32 == 0 && bytes(b, 32, 32),
-                Acts::Block256(b) => self.k % 256 == 0 && bytes(b, 256, 16),
+                Acts::Block32(b) => self.k.is_multiple_of(32) && bytes(b, 32, 32),
+                Acts::Block256(b) => self.k.is_multiple_of(256) && bytes(b, 256, 16),
             }
     }
 }

@@ -88,9 +88,9 @@ fn quantise_block<S: Simd>(s: S, x: &[f32], qs: &mut [i8]) -> f32 {
     let bits = lanes.iter().map(|m| m.to_bits()).max().unwrap_or(0);
     let max = f32::from_bits(bits);
     let inverse = 127.0 / max;
-    if !(max < f32::INFINITY) || inverse == f32::INFINITY {
+    if !max.is_finite() || inverse == f32::INFINITY {
         qs.fill(0);
-        return if max < f32::INFINITY { 0.0 } else { f32::NAN };
+        return if max.is_finite() { 0.0 } else { f32::NAN };
     }
     let inverse = s.splat(inverse);
     for (x, q) in x.as_chunks::<LANES>().0.iter().zip(qs.as_chunks_mut::<LANES>().0) {

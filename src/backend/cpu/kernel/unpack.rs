@@ -179,9 +179,9 @@ impl Type256 for Q2K {
     fn unpack(b: &[u8], out: &mut Block256) {
         let b: &[u8; 84] = b.first_chunk().unwrap_or(&[0; 84]);
         (out.d, out.dmin) = (half_at(b, 80), half_at(b, 82));
-        for i in 0..16 {
-            out.scales[i] = i16::from(b[i] & 15);
-            out.mins[i] = i16::from(b[i] >> 4);
+        for (i, byte) in b.iter().enumerate().take(16) {
+            out.scales[i] = i16::from(byte & 15);
+            out.mins[i] = i16::from(byte >> 4);
         }
         for j in 0..2 {
             for s in 0..4 {
