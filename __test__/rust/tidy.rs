@@ -21,7 +21,7 @@ const PARTS: &[Part] = &[
     Part { name: "plan", uses: &["quant"] },
     Part { name: "model", uses: &["gguf", "plan"] },
     Part { name: "place", uses: &["plan"] },
-    Part { name: "store", uses: &["plan"] },
+    Part { name: "store", uses: &["gguf", "plan"] },
     Part { name: "backend", uses: &["plan", "quant", "store"] },
     Part { name: "engine", uses: &["backend", "store", "place", "plan", "tokenizer", "grammar"] },
     Part { name: "load", uses: BELOW_LOAD },
