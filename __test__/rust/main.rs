@@ -15,5 +15,6 @@ mod reference;
 mod refused;
 mod runner;
 mod special;
+mod store;
 mod tidy;
 mod writer;
