@@ -17,6 +17,9 @@ const MODEL = 'models/chord-5m-Q4_K_M.gguf';
 const NODE_LEAST = '20.17.0';
 const RUST_LEAST = /^rust-version = "([\d.]+)"/m.exec(read('Cargo.toml'))?.[1] ?? '1.90';
 
+/** npm calls `dist` from `npm pack`, whose stdout is its own. */
+const OUT = process.argv[2] === 'dist' ? process.stderr : process.stdout;
+
 /** A failure that is explained in full by its message. */
 class Refusal extends Error {}
 
@@ -25,7 +28,7 @@ const steps = {
   install: { title: 'install the npm packages', run: install },
   addon: { title: 'build the addon (release)', run: buildAddon },
   dist: { title: 'compile src/js to dist', run: buildDist },
-  story: { title: `tell a story with ${MODEL}`, run: tellStory },
+  story: { title: `tell a story with ${MODEL}`, run: tellStory, isLast: true },
   rustfmt: { title: 'Rust format', run: () => component('rustfmt', ['fmt', '--check']) },
   prettier: { title: 'JavaScript format', run: () => bin('prettier', '--check', '.') },
   rust: { title: 'Rust tests', run: () => cargo('test', '--release', '--all-targets') },
@@ -75,11 +78,11 @@ async function main([name, ...only]) {
 /** Runs one step between two lines that name it; the exit status it earns. */
 async function runStep(step, place) {
   const started = Date.now();
-  const { title, run } = steps[step];
+  const { title, run, isLast } = steps[step];
   say(bold(`[${place}] ${title}`));
   try {
     const note = await run();
-    say(`${green('ok')} ${title}${note ? `: ${note}` : ''} (${seconds(started)})\n`);
+    if (!isLast) say(`${green('ok')} ${title}${note ? `: ${note}` : ''} (${seconds(started)})\n`);
     return 0;
   } catch (error) {
     if (!(error instanceof Refusal)) throw error;
@@ -162,7 +165,9 @@ async function buildDist() {
 
 async function tellStory() {
   const prompt = 'Tell me a story about a girl called Lily.';
-  await child(process.execPath, ['dist/cli/main.js', 'chat', MODEL, prompt]);
+  // Its figures go where the story goes, and are the last line.
+  const stdio = ['ignore', 'inherit', 1];
+  await child(process.execPath, ['dist/cli/main.js', 'chat', MODEL, prompt], { stdio });
 }
 
 async function typeTests() {
@@ -217,7 +222,7 @@ function bin(name, ...args) {
 function child(command, args, options = {}) {
   say(dim(`$ ${command === process.execPath ? 'node' : command} ${args.join(' ')}`));
   return new Promise((resolve, reject) => {
-    const running = spawn(command, args, { stdio: ['ignore', 'inherit', 'inherit'], ...options });
+    const running = spawn(command, args, { stdio: ['ignore', OUT.fd, 'inherit'], ...options });
     running.on('error', (error) => reject(new Refusal(`${command}: ${error.message}`)));
     running.on('close', (code, signal) => {
       if (code === 0) return resolve();
@@ -249,11 +254,11 @@ function seconds(started) {
 }
 
 function say(line) {
-  process.stderr.write(`${line}\n`);
+  OUT.write(`${line}\n`);
 }
 
 function paint(code, text) {
-  const coloured = process.stderr.isTTY && !process.env.NO_COLOR;
+  const coloured = OUT.isTTY && !process.env.NO_COLOR;
   return coloured ? `\x1b[${code}m${text}\x1b[0m` : text;
 }
 function bold(text) {

@@ -1,0 +1,201 @@
+// The command `chord`: what it prints where, what its exit statuses mean, and how Ctrl-C ends it.
+
+import assert from 'node:assert/strict';
+import { spawn, spawnSync } from 'node:child_process';
+import { once } from 'node:events';
+import { dirname, join } from 'node:path';
+import { before, test } from 'node:test';
+import { fileURLToPath } from 'node:url';
+import { inspect, loadModel } from 'node-chord';
+
+const ROOT = dirname(dirname(dirname(fileURLToPath(import.meta.url))));
+const CHORD = join(ROOT, 'dist', 'cli', 'main.js');
+const MODEL = join(ROOT, 'models', 'chord-5m-Q4_K_M.gguf');
+const GREEDY = ['--temperature', '0', '--max-tokens', '12'];
+const ENDLESS = ['--ignore-eos', '--overflow', 'shift', '--seed', '1'];
+const WINDOWS = process.platform === 'win32';
+
+let expected;
+
+before(async () => {
+  const model = await loadModel(MODEL);
+  expected = (await model.generate('Once upon a time', { temperature: 0, maxTokens: 12 })).text;
+  await model.close();
+});
+
+/** Runs chord to its end. */
+function chord(args, input = '') {
+  const { status, stdout, stderr } = spawnSync(process.execPath, [CHORD, ...args], {
+    encoding: 'utf8',
+    input,
+    timeout: 120_000,
+  });
+  return { status, stdout, stderr };
+}
+
+/** Starts chord with pipes, which are read as text. */
+function started(args) {
+  const child = spawn(process.execPath, [CHORD, ...args]);
+  const seen = { stdout: '', stderr: '' };
+  for (const name of ['stdout', 'stderr']) {
+    child[name].setEncoding('utf8').on('data', (text) => (seen[name] += text));
+  }
+  return { child, seen };
+}
+
+test('help and version are no failures', () => {
+  for (const flag of ['--help', '--version']) assert.equal(chord([flag]).status, 0);
+  for (const name of ['run', 'chat', 'inspect', 'diff', 'devices']) {
+    const { status, stdout } = chord([name, '--help']);
+    assert.equal(status, 0);
+    assert.match(stdout, /--json/);
+  }
+});
+
+test('wrong usage exits with 2 and says what was wrong', () => {
+  const cases = [
+    [[], /Usage/],
+    [['dance'], /dance/],
+    [['run'], /model/],
+    [['run', MODEL, 'a', 'b'], /too many arguments/],
+    [['run', MODEL, 'a', '--temprature', '1'], /--temperature/],
+    [['run', MODEL, 'a', '--top-k', 'many'], /--top-k/],
+    [['run', MODEL, 'a', '--top-k', '-1'], /topK/],
+    [['run', MODEL, 'a', '--logit-bias', '3'], /id=bias/],
+    [['run', MODEL, 'a', '--threads', '0'], /threads/],
+    [['chat', MODEL, 'a', '--template-args', '{'], /JSON/],
+  ];
+  for (const [args, message] of cases) {
+    const { status, stdout, stderr } = chord(args);
+    assert.equal(status, 2, `chord ${args.join(' ')}: ${stderr}`);
+    assert.match(stderr, message);
+    assert.equal(stdout, '');
+  }
+});
+
+test('a failure exits with 1, as text or as JSON', () => {
+  const text = chord(['run', 'no-such-file.gguf', 'a']);
+  assert.equal(text.status, 1);
+  assert.match(text.stderr, /no-such-file\.gguf/);
+  const json = chord(['inspect', 'no-such-file.gguf', '--json']);
+  assert.equal(json.status, 1);
+  assert.equal(JSON.parse(json.stdout).error.code, 'ERR_FILE_NOT_FOUND');
+});
+
+test('run prints what generate gives and nothing else on stdout', () => {
+  const { status, stdout, stderr } = chord(['run', MODEL, 'Once upon a time', ...GREEDY]);
+  assert.equal(status, 0, stderr);
+  assert.equal(stdout, `${expected}\n`);
+  assert.match(stderr, /12 tokens \| .* tok\/s \| first token .* \| loaded in .* \| peak memory/);
+  assert.doesNotMatch(stdout + stderr, /\x1b/, 'no colour and no bar without a terminal');
+});
+
+test('run reads its prompt from a pipe', () => {
+  for (const dash of [['-'], []]) {
+    const { status, stdout } = chord(['run', MODEL, ...dash, ...GREEDY], 'Once upon a time\n');
+    assert.equal(status, 0);
+    assert.equal(stdout, `${expected}\n`);
+  }
+});
+
+test('run --json is one object with the result and the figures', () => {
+  const args = ['run', MODEL, 'Once upon a time', ...GREEDY, '--json', '--logprobs', '2'];
+  const { status, stdout, stderr } = chord(args);
+  assert.equal(status, 0, stderr);
+  const result = JSON.parse(stdout);
+  assert.equal(result.text, expected);
+  assert.equal(result.tokens.length, 12);
+  assert.equal(result.finishReason, 'length');
+  assert.equal(result.logprobs.length, 12);
+  assert.equal(result.logprobs[0].top.length, 2);
+  assert.ok(result.peakRam > 0 && result.loadMs > 0);
+  assert.deepEqual(result.devices, ['cpu']);
+});
+
+test('flags are options', () => {
+  const stop = ['--stop', 'time', '--stop', 'the', '--stop-tokens', '6', '--no-special'];
+  const more = ['--xtc', '0.1,0.2', '--kv-type', 'f32,f16', '--logit-bias', '5=-1', '--seed', '7'];
+  const { status, stderr } = chord(['run', MODEL, 'A', '--max-tokens', '3', ...stop, ...more]);
+  assert.equal(status, 0, stderr);
+});
+
+test('chat answers one message', async () => {
+  const message = 'Tell me a story about a girl called Lily.';
+  const { status, stdout, stderr } = chord(['chat', MODEL, message, ...GREEDY, '--json']);
+  assert.equal(status, 0, stderr);
+  const model = await loadModel(MODEL);
+  const { text } = await model.chat(message, { temperature: 0, maxTokens: 12 });
+  await model.close();
+  assert.equal(JSON.parse(stdout).text, text);
+});
+
+test('chat takes a turn for each line of a pipe', () => {
+  const { status, stdout, stderr } = chord(['chat', MODEL, ...GREEDY], 'Hello!\n\nThank you!\n');
+  assert.equal(status, 0, stderr);
+  assert.equal(stderr.match(/tok\/s/g).length, 2);
+  assert.ok(stdout.trim().length > 0);
+});
+
+test('inspect shows a file, also as JSON', async () => {
+  const { status, stdout } = chord(['inspect', MODEL]);
+  assert.equal(status, 0);
+  assert.match(stdout, /can be run/);
+  assert.match(stdout, /general\.architecture = "llama"/);
+  const info = JSON.parse(chord(['inspect', MODEL, '--json']).stdout);
+  const { tensors } = await inspect(MODEL);
+  assert.equal(info.tensors.length, tensors.length);
+  assert.match(chord(['inspect', MODEL, '--tensors']).stdout, /blk\.0\.attn_q\.weight/);
+});
+
+test('devices lists the CPU', () => {
+  assert.match(chord(['devices']).stdout, /^cpu/);
+  assert.equal(JSON.parse(chord(['devices', '--json']).stdout)[0].id, 'cpu');
+});
+
+test('diff finds no difference between our backends', () => {
+  const { status, stdout, stderr } = chord(['diff', MODEL, '--a', 'reference', '--b', 'cpu']);
+  assert.equal(status, 0, stdout + stderr);
+  assert.match(stdout, /no step differs/);
+  const report = JSON.parse(chord(['diff', MODEL, '--json', '--prompt', 'Once']).stdout);
+  assert.equal(report.difference, null);
+  assert.ok(report.steps.length > 10);
+  assert.equal(chord(['diff', MODEL, '--b', 'abacus']).status, 2);
+});
+
+test('Ctrl-C ends a generation with what there is', { skip: WINDOWS }, async () => {
+  for (const flags of [[], ['--json']]) {
+    const { child, seen } = started(['run', MODEL, 'Once', ...ENDLESS, ...flags]);
+    if (flags.length === 0) await once(child.stdout, 'data');
+    else await new Promise((resolve) => setTimeout(resolve, 2_000));
+    child.kill('SIGINT');
+    const [status] = await once(child, 'close');
+    assert.equal(status, 130, seen.stderr);
+    if (flags.length === 0) assert.match(seen.stderr, /tok\/s/);
+    else assert.equal(JSON.parse(seen.stdout).finishReason, 'cancelled');
+  }
+});
+
+test('a reader that leaves ends it quietly', { skip: WINDOWS }, async () => {
+  const { child, seen } = started(['run', MODEL, 'Once', ...ENDLESS]);
+  await once(child.stdout, 'data');
+  child.stdout.destroy();
+  const [status] = await once(child, 'close');
+  assert.equal(status, 0);
+  assert.equal(seen.stderr, '');
+});
+
+test('colour is for terminals that want it', { skip: !hasScript() }, () => {
+  const run = (env) => {
+    const command = `"${process.execPath}" "${CHORD}" run "${MODEL}" Once --max-tokens 2`;
+    const options = { encoding: 'utf8', env: { ...process.env, ...env }, input: '' };
+    return spawnSync('script', ['-qec', command, '/dev/null'], options).stdout;
+  };
+  assert.match(run({ TERM: 'xterm', NO_COLOR: '' }), /\x1b\[2m/);
+  assert.doesNotMatch(run({ TERM: 'xterm', NO_COLOR: '1' }), /\x1b\[\d+m/);
+});
+
+/** util-linux's `script` gives a program a terminal. */
+function hasScript() {
+  const { stdout } = spawnSync('script', ['--version'], { encoding: 'utf8' });
+  return Boolean(stdout?.includes('util-linux'));
+}
