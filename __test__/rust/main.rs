@@ -7,6 +7,7 @@ mod cpu;
 mod diff;
 mod engine;
 mod gguf;
+mod huge;
 mod logits;
 mod malformed;
 mod measure;
