@@ -5,7 +5,7 @@
 pub mod error;
 pub mod gguf;
 pub mod quant;
-// pub mod tokenizer;
+pub mod tokenizer;
 // pub mod template;
 pub mod plan;
 pub mod model;

@@ -18,4 +18,5 @@ mod runner;
 mod special;
 mod store;
 mod tidy;
+mod tokenizer;
 mod writer;

@@ -1,0 +1,67 @@
+//! The table of pre-tokenizers against its oracle, and against giant inputs.
+
+use std::collections::BTreeSet;
+
+use node_chord::tokenizer::{pre_names, split_for_test};
+use serde_json::Value;
+
+use super::data;
+
+#[test]
+fn the_table_has_exactly_the_known_names() {
+    let table: Value = serde_json::from_slice(&data::read("pre.json").unwrap()).unwrap();
+    let want: BTreeSet<&str> = table.as_object().unwrap().keys().map(String::as_str).collect();
+    assert_eq!(pre_names().collect::<BTreeSet<_>>(), want);
+    assert_eq!(pre_names().count(), want.len());
+}
+
+#[test]
+fn every_pattern_list_cuts_as_hugging_face_does() {
+    let mut texts = Vec::new();
+    let mut wrong = Vec::new();
+    let mut lists = 0;
+    for line in data::lines("split.jsonl").unwrap() {
+        if let Some(text) = line["text"].as_str() {
+            texts.push(text.to_owned());
+            continue;
+        }
+        lists += 1;
+        for name in line["pre"].as_array().unwrap() {
+            let name = name.as_str().unwrap();
+            for case in line["cases"].as_array().unwrap() {
+                let text = &texts[usize::try_from(case[0].as_u64().unwrap()).unwrap()];
+                let want = case.get(2).unwrap_or(&case[1]);
+                let got = split_for_test(name, text).unwrap();
+                if serde_json::json!(got) != *want {
+                    wrong.push(format!("{name}: {text:?}\n  got  {got:?}\n  want {want}"));
+                }
+            }
+        }
+    }
+    assert_eq!(lists, 31);
+    assert!(
+        wrong.is_empty(),
+        "{} wrong:\n{}",
+        wrong.len(),
+        wrong[..wrong.len().min(12)].join("\n")
+    );
+}
+
+/// One giant run of anything must neither crash nor take more than linear time.
+#[test]
+fn giant_runs_are_cut_by_every_pre_tokenizer() {
+    let size = 1 << 20;
+    let texts: Vec<String> = [
+        "a", " ", "A", "aB", "\n", " \n", "1", "!", "é", "漢", "e\u{301}", "\0", "a ", "  a", "'",
+        "'s", "한 ", "12a", "IMG", "\u{301}", "\t\t.",
+    ]
+    .iter()
+    .map(|unit| unit.repeat(size / unit.len()))
+    .collect();
+    for name in pre_names() {
+        for text in &texts {
+            let lengths = split_for_test(name, text).unwrap();
+            assert_eq!(lengths.iter().sum::<usize>(), text.len(), "{name}");
+        }
+    }
+}
