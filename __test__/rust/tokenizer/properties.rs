@@ -31,7 +31,11 @@ fn text() -> impl Strategy<Value = String> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, cases: 300, ..Default::default() })]
+    #![proptest_config(ProptestConfig {
+        failure_persistence: None,
+        cases: 300,
+        ..Default::default()
+    })]
 
     #[test]
     fn text_comes_back_from_its_tokens(text in text(), parse in any::<bool>()) {

@@ -4,7 +4,7 @@ use super::class::{LETTER, LOWER, MARK, NUMBER, OTHER, SPACE, Text, UPPER};
 use super::shared::{Contractions, Matcher, Tail, blanks, contraction_any_case, symbols};
 use super::words::digits;
 
-/// With `U = [\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]`, `L = [\p{Ll}\p{Lm}\p{Lo}\p{M}]` and `P = [^\r\n\p{L}\p{N}]`:
+/// With `U = [\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]`, `L = [\p{Ll}\p{Lm}\p{Lo}\p{M}]`, `P = [^\r\n\p{L}\p{N}]`:
 /// `P?U*L+C?|P?U+L*C?|\p{N}{1,D}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+`
 #[derive(Clone, Copy, Debug)]
 pub struct Camel {

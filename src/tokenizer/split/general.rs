@@ -13,7 +13,10 @@ use crate::error::{Error, Result};
 /// Ends of patterns that look ahead, longest first, and what replaces each.
 const TAILS: [(&str, &str, Keep); 3] = [
     (
-        r"|\s{512}(?!\S)|\s{256}(?!\S)|\s{128}(?!\S)|\s{64}(?!\S)|\s{32}(?!\S)|\s{16}(?!\S)|\s{8}(?!\S)|\s{4}(?!\S)|\s{1,2}(?!\S)|\s{1}",
+        concat!(
+            r"|\s{512}(?!\S)|\s{256}(?!\S)|\s{128}(?!\S)|\s{64}(?!\S)|\s{32}(?!\S)|\s{16}(?!\S)",
+            r"|\s{8}(?!\S)|\s{4}(?!\S)|\s{1,2}(?!\S)|\s{1}",
+        ),
         r"|\s+",
         Keep::PowerOfTwo,
     ),

@@ -20,6 +20,12 @@ const BOTH: [&str; 14] = [
     patterns::DIGITS,
 ];
 
+/// Texts of characters that the patterns tell apart.
+const TEXTS: &str = concat!(
+    "([ \t\r\n/'aAbBsSſ1²éÉ\u{301}\u{302}漢ǅʰのー!.,_€\u{0}\u{200b}\u{a0}]",
+    "|re|'LL|.){0,40}"
+);
+
 fn cut(step: &Step, text: &str) -> Vec<String> {
     let mut out = Vec::new();
     step.cut(text, &mut |piece| out.push(piece.to_owned()));
@@ -27,11 +33,15 @@ fn cut(step: &Step, text: &str) -> Vec<String> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, cases: 400, ..Default::default() })]
+    #![proptest_config(ProptestConfig {
+        failure_persistence: None,
+        cases: 400,
+        ..Default::default()
+    })]
 
     #[test]
     fn hand_written_splitters_equal_the_general_engine(
-        text in "([ \t\r\n/'aAbBsSſ1²éÉ\u{301}\u{302}漢ǅʰのー!.,_€\u{0}\u{200b}\u{a0}]|re|'LL|.){0,40}"
+        text in TEXTS
     ) {
         for pattern in BOTH {
             let hand = Step::new(pattern).unwrap();
