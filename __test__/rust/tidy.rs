@@ -47,10 +47,10 @@ const BELOW_LOAD: &[&str] = &[
 
 /// A crate has one home: the first name is used below the paths that follow, and nowhere else.
 const HOMES: &[(&str, &[&str])] = &[
+    ("aho_corasick", &["src/tokenizer"]),
     ("candle_core", &["src/backend/reference"]),
     ("core_affinity", &["src/backend/cpu"]),
     ("cudarc", &["src/backend/cuda"]),
-    ("fancy_regex", &["src/tokenizer"]),
     ("io_uring", &["src/store/io"]),
     ("memmap2", &["src/store/io"]),
     ("minijinja", &["src/template"]),
@@ -58,6 +58,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("napi", &["src/node"]),
     ("napi_derive", &["src/node"]),
     ("regex", &["src/tokenizer"]),
+    ("regex_syntax", &["src/tokenizer"]),
     ("tokio", &["src/node", "src/engine/queue.rs"]),
     ("unicode_normalization", &["src/tokenizer"]),
     ("wgpu", &["src/backend/wgpu"]),

@@ -1,7 +1,5 @@
-//! Text to tokens and back, from a file's metadata: SPM and byte-pair vocabularies, pre-tokenizers
-//! by name. Knows no model and no backend. What comes from a file is refused or bounded: every
-//! text takes time n log n at most, whatever the vocabulary and the pattern.
-//!
+//! Text to tokens and back, from a file's metadata; knows no model and no backend. Every text
+//! takes time n log n at most, whatever the vocabulary and the pattern.
 //! The way of a text: special tokens are cut out (`special`), the rest is normalised
 //! (`normalize`), cut into words (`pretokenize`, `split`, `lexicon`), and merged (`bpe`, `spm`).
 #![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)]

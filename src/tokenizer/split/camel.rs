@@ -4,8 +4,10 @@ use super::class::{LETTER, LOWER, MARK, NUMBER, OTHER, SPACE, Text, UPPER};
 use super::shared::{Contractions, Matcher, Tail, blanks, contraction_any_case, symbols};
 use super::words::digits;
 
-/// With `U = [\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]`, `L = [\p{Ll}\p{Lm}\p{Lo}\p{M}]`, `P = [^\r\n\p{L}\p{N}]`:
 /// `P?U*L+C?|P?U+L*C?|\p{N}{1,D}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+`
+///
+/// with `U = [\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]`, `L = [\p{Ll}\p{Lm}\p{Lo}\p{M}]` and
+/// `P = [^\r\n\p{L}\p{N}]`.
 #[derive(Clone, Copy, Debug)]
 pub struct Camel {
     /// C: which contractions may end a word.

@@ -1,3 +1,5 @@
+//! The splitters against each other: whatever the text, a hand-written one cuts as the general.
+
 use proptest::prelude::*;
 
 use super::*;
