@@ -35,7 +35,8 @@ fn a_backend_does_not_differ_from_itself() {
 
 #[test]
 fn a_fault_in_a_step_is_found_there_and_not_after_it() {
-    let cases: [(&str, fn(&mut Step)); 4] = [
+    type Fault = fn(&mut Step);
+    let cases: [(&str, Fault); 4] = [
         ("layer 1 attn_norm", |step| step.op = Op::Norm(NormKind::Rms { eps: 0.02 })),
         ("layer 1 k_rope", |step| match &mut step.op {
             Op::Rope(rope) => rope.kind = RopeKind::Neox,

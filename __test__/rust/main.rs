@@ -5,6 +5,7 @@
 mod arch;
 mod cpu;
 mod diff;
+mod draft;
 mod engine;
 mod gguf;
 mod huge;
@@ -13,8 +14,8 @@ mod malformed;
 mod measure;
 mod quant;
 mod reference;
-mod refused;
 mod runner;
+mod shapes;
 mod special;
 mod store;
 mod tidy;
