@@ -4,18 +4,9 @@
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// A metadata value.
-#[derive(Clone, Debug)]
-pub enum Meta {
-    U32(u32),
-    I32(i32),
-    U64(u64),
-    F32(f32),
-    Bool(bool),
-    Text(&'static str),
-    List(Vec<u32>),
-    Texts(Vec<String>),
-}
+use node_chord::gguf::{Array, Value};
+
+use crate::writer::Gguf;
 
 /// A tensor: shape with the outermost dimension first, type number, size of its values.
 #[derive(Clone, Debug)]
@@ -34,7 +25,7 @@ pub const Q8_0: u32 = 8;
 /// A model that is not yet written.
 #[derive(Clone, Debug)]
 pub struct Draft {
-    pub keys: Vec<(String, Meta)>,
+    pub keys: Vec<(String, Value)>,
     pub tensors: Vec<Tensor>,
 }
 
@@ -45,17 +36,18 @@ impl Draft {
     /// A sound model of two layers with an output matrix of its own.
     pub fn llama() -> Draft {
         let (width, n_head, n_head_kv, head_dim, n_ff, n_vocab) = SIZES;
+        let tokens = (0..n_vocab).map(|id| id.to_string()).collect();
         let mut draft = Draft { keys: Vec::new(), tensors: Vec::new() };
         for (key, value) in [
-            ("general.architecture", Meta::Text("llama")),
-            ("llama.block_count", Meta::U32(2)),
-            ("llama.context_length", Meta::U32(128)),
-            ("llama.embedding_length", Meta::U32(width)),
-            ("llama.feed_forward_length", Meta::U32(n_ff)),
-            ("llama.attention.head_count", Meta::U32(n_head)),
-            ("llama.attention.head_count_kv", Meta::U32(n_head_kv)),
-            ("llama.attention.layer_norm_rms_epsilon", Meta::F32(1e-5)),
-            ("tokenizer.ggml.tokens", Meta::Texts((0..n_vocab).map(|i| i.to_string()).collect())),
+            ("general.architecture", Value::String(b"llama".to_vec())),
+            ("llama.block_count", Value::U32(2)),
+            ("llama.context_length", Value::U32(128)),
+            ("llama.embedding_length", Value::U32(width)),
+            ("llama.feed_forward_length", Value::U32(n_ff)),
+            ("llama.attention.head_count", Value::U32(n_head)),
+            ("llama.attention.head_count_kv", Value::U32(n_head_kv)),
+            ("llama.attention.layer_norm_rms_epsilon", Value::F32(1e-5)),
+            ("tokenizer.ggml.tokens", Value::Array(Array::Strings(tokens))),
         ] {
             draft.set(key, value);
         }
@@ -83,7 +75,7 @@ impl Draft {
     }
 
     /// Sets a key, in place of an older value.
-    pub fn set(&mut self, key: &str, value: Meta) {
+    pub fn set(&mut self, key: &str, value: Value) {
         self.keys.retain(|(known, _)| known != key);
         self.keys.push((key.to_owned(), value));
     }
@@ -124,59 +116,17 @@ impl Draft {
     }
 
     fn bytes(&self) -> Vec<u8> {
-        let mut out = b"GGUF\x03\0\0\0".to_vec();
-        out.extend((self.tensors.len() as u64).to_le_bytes());
-        out.extend((self.keys.len() as u64).to_le_bytes());
-        for (key, value) in &self.keys {
-            text(&mut out, key);
-            meta(&mut out, value);
-        }
-        let mut data = Vec::new();
+        let mut file = Gguf::new(self.keys.clone());
+        let mut data: Vec<u8> = Vec::new();
         for (seed, tensor) in self.tensors.iter().enumerate() {
-            text(&mut out, &tensor.name);
-            out.extend((tensor.shape.len() as u32).to_le_bytes());
-            tensor.shape.iter().rev().for_each(|n| out.extend((*n as u64).to_le_bytes()));
-            out.extend(tensor.kind.to_le_bytes());
-            out.extend((data.len() as u64).to_le_bytes());
+            let dimensions = tensor.shape.iter().rev().map(|n| *n as u64).collect();
+            file.tensors.push((tensor.name.clone(), dimensions, tensor.kind, data.len() as u64));
             data.extend(values(tensor, seed as u64));
             data.resize(data.len().next_multiple_of(32), 0);
         }
-        out.resize(out.len().next_multiple_of(32), 0);
+        let mut out = file.header();
         out.extend(data);
         out
-    }
-}
-
-fn text(out: &mut Vec<u8>, text: &str) {
-    out.extend((text.len() as u64).to_le_bytes());
-    out.extend(text.as_bytes());
-}
-
-fn meta(out: &mut Vec<u8>, value: &Meta) {
-    let mut put = |kind: u32, bytes: &[u8]| {
-        out.extend(kind.to_le_bytes());
-        out.extend(bytes);
-    };
-    match value {
-        Meta::U32(n) => put(4, &n.to_le_bytes()),
-        Meta::I32(n) => put(5, &n.to_le_bytes()),
-        Meta::F32(x) => put(6, &x.to_le_bytes()),
-        Meta::Bool(flag) => put(7, &[u8::from(*flag)]),
-        Meta::U64(n) => put(10, &n.to_le_bytes()),
-        Meta::Text(string) => {
-            put(8, &[]);
-            text(out, string);
-        }
-        Meta::List(list) => {
-            put(9, &4u32.to_le_bytes());
-            out.extend((list.len() as u64).to_le_bytes());
-            list.iter().for_each(|n| out.extend(n.to_le_bytes()));
-        }
-        Meta::Texts(list) => {
-            put(9, &8u32.to_le_bytes());
-            out.extend((list.len() as u64).to_le_bytes());
-            list.iter().for_each(|string| text(out, string));
-        }
     }
 }
 
