@@ -41,7 +41,6 @@ interface Step {
   group: string;
   op: string;
   output: string;
-  weights: string[];
   rows: number;
   relative: number;
   allowed: number;

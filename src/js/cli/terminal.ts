@@ -43,7 +43,8 @@ export function printNote(line: string): void {
 export function progressBar(title: string): { update(progress: Progress): void; stop(): void } {
   if (!process.stderr.isTTY) return { update() {}, stop() {} };
   const format = `${title} {bar} {percentage} % of {size}`;
-  const options = { format, stream: process.stderr, clearOnComplete: true, hideCursor: true };
+  // Signals are ours: its own handler would swallow the first SIGTERM.
+  const options = { format, stream: process.stderr, clearOnComplete: true, gracefulExit: false };
   const bar = new SingleBar(options, Presets.shades_classic);
   let started = false;
   return {
