@@ -68,7 +68,7 @@ enum Symbols {
     /// The token of each byte, and whole words for `ignore_merges`.
     Bytes { tokens: Box<[u32; 256]>, words: Option<Lookup> },
     /// Characters, and bytes where there is no token for one.
-    Chars { lexicon: Lexicon, words: bool },
+    Chars { lexicon: Box<Lexicon>, words: bool },
 }
 
 /// A byte-pair encoder.
@@ -98,7 +98,7 @@ impl Bpe {
                 words: ignore_merges.then(|| word_index(source, vocab)),
             },
             Spelling::Raw | Spelling::Blanks => Symbols::Chars {
-                lexicon: Lexicon::new(source, vocab, spelling),
+                lexicon: Box::new(Lexicon::new(source, vocab, spelling)),
                 words: ignore_merges,
             },
         };

@@ -48,7 +48,7 @@ const WORD_MAX: usize = 1 << 30;
 
 #[derive(Clone, Debug)]
 enum Model {
-    Spm(Spm),
+    Spm(Box<Spm>),
     Bpe(Box<Bpe>, Pre),
 }
 
@@ -96,7 +96,7 @@ impl Tokenizer {
             kind: "llama",
             pre: source.pre.map(str::to_owned),
             specials: Specials::new(source, &vocab)?,
-            model: Model::Spm(Spm::new(source, &vocab)?),
+            model: Model::Spm(Box::new(Spm::new(source, &vocab)?)),
             space_prefix: source.flag("add_space_prefix")?.unwrap_or(true),
             add_bos: source.flag("add_bos_token")?.unwrap_or(true),
             add_eos: source.flag("add_eos_token")?.unwrap_or(false),
@@ -251,7 +251,8 @@ impl Tokenizer {
 /// Words too long for 32-bit positions in parts.
 fn in_parts(mut word: &str, mut encode: impl FnMut(&str)) {
     while word.len() > WORD_MAX {
-        let (part, rest) = word.split_at(word.floor_char_boundary(WORD_MAX));
+        let border = (0..=WORD_MAX).rev().find(|at| word.is_char_boundary(*at)).unwrap_or(0);
+        let (part, rest) = word.split_at(border);
         encode(part);
         word = rest;
     }

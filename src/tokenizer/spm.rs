@@ -73,7 +73,7 @@ mod tests {
     #[test]
     fn ranks_fall_with_the_score() {
         let scores = [f32::MAX, 3.5, 1.0, 0.0, -0.5, -1e9, f32::MIN];
-        assert!(scores.windows(2).all(|pair| rank(pair[0]) < rank(pair[1])));
+        assert!(scores.windows(2).all(|pair| matches!(pair, [a, b] if rank(*a) < rank(*b))));
         assert_eq!(rank(-0.0), rank(0.0));
         assert!(rank(f32::MIN) < NONE);
     }
