@@ -1,0 +1,202 @@
+//! From a file to a running engine: the only place that knows all parts. Opens, plans, decides what
+//! memory is for, refuses what does not fit before it is allocated, maps the weights, starts.
+
+pub mod budget;
+pub mod memory;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crate::backend::cpu::{self, Cpu};
+use crate::backend::reference::Reference;
+use crate::backend::{Backend, KvType, PAGE_TOKENS};
+use crate::engine::{self, Handle, Setup};
+use crate::env::{self, Level};
+use crate::error::{Code, Error, Result};
+use crate::gguf;
+use crate::load::budget::{Memory, Request};
+use crate::model::{self, Spec};
+use crate::plan::Plan;
+use crate::store::Store;
+use crate::tokenizer::Tokenizer;
+
+/// Generations stepped together by default: decodes share the reading of the weights, and more
+/// than this rarely wait at once in one process.
+const MAX_CONCURRENT: usize = 8;
+/// Generations that may wait by default.
+const MAX_QUEUED: usize = 1024;
+
+/// Which backend runs the plan.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Engine {
+    /// The fast one.
+    #[default]
+    Cpu,
+    /// The slow and obviously right one, for comparisons.
+    Reference,
+}
+
+/// What `loadModel` was asked for; `None` means `'auto'`.
+#[derive(Clone, Debug, Default)]
+pub struct LoadOptions {
+    /// Devices in demand; empty: the best that works.
+    pub devices: Vec<String>,
+    /// Backend on the CPU.
+    pub engine: Engine,
+    /// Tokens that a session may hold. May exceed the trained length, as in llama.cpp: what the
+    /// model makes of positions that it was not trained on is the caller's concern.
+    pub n_ctx: Option<usize>,
+    /// Types of the keys and values in the KV cache; `None`: f16.
+    pub kv_type: Option<(KvType, KvType)>,
+    /// Bytes of memory that the model may take, all in all.
+    pub ram_bytes: Option<u64>,
+    /// Of those, for the KV cache.
+    pub kv_bytes: Option<u64>,
+    /// CPU threads.
+    pub threads: Option<usize>,
+    /// Kernel tier.
+    pub tier: Option<String>,
+    /// Generations stepped together.
+    pub max_concurrent: Option<usize>,
+    /// Generations that may wait beyond those.
+    pub max_queued: Option<usize>,
+    /// Prompt rows in a pass; for tests.
+    pub chunk: Option<usize>,
+}
+
+/// A model that runs.
+pub struct Loaded {
+    /// Talks to its engine.
+    pub handle: Handle,
+    /// Its tokenizer.
+    pub tokenizer: Arc<Tokenizer>,
+    /// Its chat template, if the file has one.
+    pub template_source: Option<String>,
+    /// Its hyper-parameters.
+    pub spec: Spec,
+    /// Its header and metadata.
+    pub file: gguf::File,
+    /// What it computes.
+    pub plan: Arc<Plan>,
+    /// Tokens that a session may hold.
+    pub n_ctx: usize,
+    /// Kernel tier.
+    pub tier: String,
+    /// Backend's name.
+    pub backend: String,
+    /// What its memory is for.
+    pub memory: Memory,
+    /// Generations stepped together.
+    pub max_concurrent: usize,
+}
+
+/// Loads a model. `progress` hears of bytes done and in all; `cancel` gives up with `ABORT_ERR`.
+///
+/// # Errors
+/// Those of reading, planning and mapping the file; `ERR_DEVICE`, `ERR_INVALID_ARG`,
+/// `ERR_INSUFFICIENT_MEMORY`, `ABORT_ERR`.
+pub fn load(
+    path: &Path,
+    options: &LoadOptions,
+    progress: &mut dyn FnMut(u64, u64),
+    cancel: &AtomicBool,
+) -> Result<Loaded> {
+    let go_on = || if cancel.load(Ordering::Relaxed) { Err(aborted()) } else { Ok(()) };
+    go_on()?;
+    check_devices(options)?;
+    let file = gguf::File::open(path)?;
+    go_on()?;
+    let spec = model::describe(&file)?;
+    let plan = Arc::new(model::plan(&file)?);
+    progress(0, file.bytes());
+    go_on()?;
+    let tokenizer = Arc::new(Tokenizer::from_meta(file.meta())?);
+    check_vocabulary(&tokenizer, &plan, file.path())?;
+    let template_source = file.meta().opt_str("tokenizer.chat_template")?.map(str::to_owned);
+    go_on()?;
+    let backend = backend(options, &plan)?;
+    let available = memory::available();
+    let request = Request { available, ..Request::of(options, backend.page_bytes()) };
+    let (memory, n_ctx) = budget::place(&plan, &request)?;
+    let store = Arc::new(Store::open(&file, &plan)?);
+    go_on()?;
+    let max_concurrent = options.max_concurrent.unwrap_or(MAX_CONCURRENT);
+    let (tier, name) = (backend.tier().to_owned(), backend.name().to_owned());
+    let handle = engine::start(Setup {
+        backend,
+        plan: plan.clone(),
+        store,
+        tokenizer: tokenizer.clone(),
+        kv_pages: n_ctx.div_ceil(PAGE_TOKENS),
+        n_ctx,
+        max_concurrent,
+        max_queued: options.max_queued.unwrap_or(MAX_QUEUED),
+        chunk: options.chunk,
+    })?;
+    progress(file.bytes(), file.bytes());
+    env::log(Level::Info, &format!("loaded {} on {name} ({tier}), {n_ctx} tokens", file.path()));
+    Ok(Loaded {
+        handle,
+        tokenizer,
+        template_source,
+        spec,
+        file,
+        plan,
+        n_ctx,
+        tier,
+        backend: name,
+        memory,
+        max_concurrent,
+    })
+}
+
+/// `ERR_DEVICE` for a device in demand that this build cannot use.
+fn check_devices(options: &LoadOptions) -> Result<()> {
+    let other = options.devices.iter().find(|id| !matches!(id.as_str(), "auto" | "cpu" | "cpu:0"));
+    let Some(id) = other else { return Ok(()) };
+    let kind = id.split(':').next().unwrap_or_default();
+    let reason = match kind {
+        "cpu" => "there is one CPU device: cpu",
+        "cuda" | "vulkan" | "metal" | "dx12" => "this build runs on the CPU only",
+        _ => {
+            let known = "'auto', 'cpu', 'cuda', 'vulkan', 'metal' or 'dx12'";
+            return Err(invalid("device", known, id));
+        }
+    };
+    let text = format!("{id}: {reason}; use device 'auto' or 'cpu'");
+    Err(Error::new(Code::Device, text).with("device", id.as_str()).with("reason", reason))
+}
+
+fn backend(options: &LoadOptions, plan: &Arc<Plan>) -> Result<Box<dyn Backend>> {
+    let (kv_k, kv_v) = options.kv_type.unwrap_or((KvType::F16, KvType::F16));
+    match options.engine {
+        Engine::Reference => Ok(Box::new(Reference::new(plan.clone())?)),
+        Engine::Cpu => {
+            let (threads, tier) = (options.threads, options.tier.clone());
+            let config = cpu::Config { threads, tier, kv_k, kv_v };
+            Ok(Box::new(Cpu::new(plan.clone(), config)?))
+        }
+    }
+}
+
+/// The tokenizer must not name tokens that the model cannot embed.
+fn check_vocabulary(tokenizer: &Tokenizer, plan: &Plan, path: &str) -> Result<()> {
+    let (tokens, rows) = (tokenizer.n_vocab(), plan.n_vocab);
+    if tokens <= rows {
+        return Ok(());
+    }
+    let what = format!("the tokenizer has {tokens} tokens, the embedding {rows} rows");
+    Err(Error::at(Code::TokenizerInvalid, path, "tokenizer.ggml.tokens", what))
+}
+
+fn aborted() -> Error {
+    Error::new(Code::Abort, "loading was aborted")
+}
+
+fn invalid(name: &str, expected: &str, received: &str) -> Error {
+    Error::new(Code::InvalidArg, format!("{name}: expected {expected}, got {received}"))
+        .with("name", name)
+        .with("expected", expected)
+        .with("received", received)
+}
