@@ -4,11 +4,13 @@
 
 mod arch;
 mod cpu;
+mod determinism;
 mod diff;
 mod draft;
 mod engine;
 mod gguf;
 mod huge;
+mod load;
 mod logits;
 mod malformed;
 mod measure;

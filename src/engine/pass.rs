@@ -197,7 +197,10 @@ impl Engine {
         let groups = u32::try_from(self.plan.groups.len()).unwrap_or(u32::MAX);
         let store = self.store.clone();
         for group in (0..groups).map(GroupId) {
-            self.backend.run(group, &store.acquire(group)?, None)?;
+            let lease = store.acquire(group)?;
+            self.backend.run(group, &lease, None)?;
+            // What was read may not have been there: a file can shrink while it is mapped.
+            lease.check()?;
             self.attend();
             let is_left = parts.iter().all(|part| self.index_of(part.number).is_none());
             if self.is_closing || is_left {

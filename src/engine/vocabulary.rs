@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use crate::error::Result;
 use crate::plan::GroupId;
-use crate::store::Lease;
+use crate::store::{Lease, Store};
+use crate::tokenizer::{Decoder, Tokenizer};
 
 /// How tokens become text.
 pub trait Vocabulary: Send + Sync {
@@ -34,4 +35,41 @@ pub trait Decode: Send {
 pub trait Weights: Send + Sync {
     /// Waits for a group and holds it. Errors: `ERR_IO`, `ERR_FILE_CHANGED`.
     fn acquire(&self, group: GroupId) -> Result<Lease<'_>>;
+}
+
+impl Vocabulary for Tokenizer {
+    fn n_vocab(&self) -> usize {
+        Tokenizer::n_vocab(self)
+    }
+
+    fn eog(&self) -> &[u32] {
+        Tokenizer::eog(self)
+    }
+
+    fn bytes(&self, token: u32) -> Vec<u8> {
+        self.piece(token, true).to_vec()
+    }
+
+    fn decoder(self: Arc<Self>) -> Box<dyn Decode> {
+        Box::new(Detokenizer(Some(Decoder::new(self))))
+    }
+}
+
+/// The tokenizer's decoder until it is finished.
+struct Detokenizer(Option<Decoder>);
+
+impl Decode for Detokenizer {
+    fn push(&mut self, token: u32) -> String {
+        self.0.as_mut().map_or_else(String::new, |decoder| decoder.push(token))
+    }
+
+    fn finish(&mut self) -> String {
+        self.0.take().map_or_else(String::new, Decoder::finish)
+    }
+}
+
+impl Weights for Store {
+    fn acquire(&self, group: GroupId) -> Result<Lease<'_>> {
+        Store::acquire(self, group)
+    }
 }
