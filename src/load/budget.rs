@@ -186,7 +186,7 @@ mod tests {
     fn impossible_contexts_are_refused() {
         for n_ctx in [0, usize::MAX] {
             let request = Request { n_ctx: Some(n_ctx), page_bytes: 1, ..Request::default() };
-            let error = place(&plan(), &request).err().expect("refused");
+            let error = place(&plan(), &request).expect_err("refused");
             assert_eq!(error.code, Code::InvalidArg);
         }
     }
