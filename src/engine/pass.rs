@@ -11,7 +11,7 @@ use crate::engine::stats::Stopwatch;
 use crate::engine::thread::Engine;
 use crate::engine::work::{Fate, Stage, Task, Work};
 use crate::error::{Code, Error, Result};
-use crate::plan::GroupId;
+use crate::plan::{GroupId, GroupKind};
 
 /// What a work contributes to a pass.
 pub(super) struct Part {
@@ -52,14 +52,14 @@ impl Engine {
         let outcome = self.compute(&batch, &parts);
         self.in_pass = false;
         match outcome {
-            Ok(true) => {
-                self.pace.took(batch.rows.len(), watch.ms());
+            Ok(Some(group_ms)) => {
+                self.pace.took(batch.rows.len(), watch.ms(), group_ms);
                 for (number, fate) in self.deliver(&parts) {
                     self.end(number, fate);
                 }
             }
             // Nobody is left. What was written counts for nobody.
-            Ok(false) => {}
+            Ok(None) => {}
             Err(error) => {
                 for part in &parts {
                     self.end(part.number, Fate::Rejected(error.clone()));
@@ -191,23 +191,28 @@ impl Engine {
         batch
     }
 
-    /// Runs all groups; `false` if everybody has left on the way.
-    fn compute(&mut self, batch: &Batch, parts: &[Part]) -> Result<bool> {
+    /// Runs all groups; the milliseconds of the slowest that computes all rows, or none if
+    /// everybody has left on the way.
+    fn compute(&mut self, batch: &Batch, parts: &[Part]) -> Result<Option<f64>> {
         self.backend.begin(batch)?;
-        let groups = u32::try_from(self.plan.groups.len()).unwrap_or(u32::MAX);
-        let store = self.store.clone();
-        for group in (0..groups).map(GroupId) {
-            let lease = store.acquire(group)?;
-            self.backend.run(group, &lease, None)?;
+        let (plan, store) = (self.plan.clone(), self.store.clone());
+        let mut slowest_ms = 0.0f64;
+        for (group, id) in plan.groups.iter().zip(0u32..) {
+            let watch = Stopwatch::start();
+            let lease = store.acquire(GroupId(id))?;
+            self.backend.run(GroupId(id), &lease, None)?;
+            if group.kind != GroupKind::Output {
+                slowest_ms = slowest_ms.max(watch.ms());
+            }
             // What was read may not have been there: a file can shrink while it is mapped.
             lease.check()?;
             self.attend();
             let is_left = parts.iter().all(|part| self.index_of(part.number).is_none());
             if self.is_closing || is_left {
-                return Ok(false);
+                return Ok(None);
             }
         }
-        Ok(true)
+        Ok(Some(slowest_ms))
     }
 
     /// Hands the logits out; who is over, and why.

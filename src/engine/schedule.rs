@@ -3,14 +3,15 @@
 
 /// Prompt rows of a pass at most.
 const ROWS_MAX: usize = 512;
-/// Prompt rows of the first pass, when nothing is measured.
-const ROWS_FIRST: usize = 64;
+/// Prompt rows of the first pass, when nothing is measured; few enough for a large model.
+const ROWS_FIRST: usize = 16;
 /// Fewer rows than this waste the weights that are read for them.
-const ROWS_MIN: usize = 32;
+const ROWS_MIN: usize = 64;
 /// Fewer rows than this beside running decodes make prompts crawl.
 const ROWS_MIN_MIXED: usize = 8;
-/// How long a group may take: an abort is answered within it.
-const GROUP_MS: f64 = 25.0;
+/// How long the slowest group may take: an abort is answered within it, and in a tenth of a second
+/// even if others take most of the machine.
+const GROUP_MS: f64 = 15.0;
 /// How long a pass may take that running decodes wait for.
 const MIXED_PASS_MS: f64 = 100.0;
 
@@ -38,16 +39,22 @@ pub fn allot(pending: &[usize], chunk: usize) -> Vec<usize> {
 pub struct Pace {
     /// The size is fixed.
     fixed: Option<usize>,
-    groups: usize,
-    /// Milliseconds a row, averaged over recent passes of many rows.
-    row_ms: Option<f64>,
+    /// Averages over recent passes of many rows.
+    cost: Option<Cost>,
+}
+
+/// Milliseconds that a row takes.
+#[derive(Clone, Copy)]
+struct Cost {
+    in_pass: f64,
+    in_slowest_group: f64,
 }
 
 impl Pace {
-    /// For a plan of so many groups; `fixed` sets the size.
+    /// Knows nothing yet; `fixed` sets the size.
     #[must_use]
-    pub fn new(fixed: Option<usize>, groups: usize) -> Self {
-        Pace { fixed: fixed.map(|rows| rows.max(1)), groups: groups.max(1), row_ms: None }
+    pub fn new(fixed: Option<usize>) -> Self {
+        Pace { fixed: fixed.map(|rows| rows.max(1)), cost: None }
     }
 
     /// Prompt rows for the next pass; `is_mixed`: decodes wait for it.
@@ -62,25 +69,31 @@ impl Pace {
         if let Some(rows) = self.fixed {
             return rows;
         }
-        let Some(row_ms) = self.row_ms else { return ROWS_FIRST };
-        let pass_ms = self.groups as f64 * GROUP_MS;
-        let (pass_ms, least) = if is_mixed {
-            (pass_ms.min(MIXED_PASS_MS), ROWS_MIN_MIXED)
+        let Some(cost) = self.cost else { return ROWS_FIRST };
+        let rows = GROUP_MS / cost.in_slowest_group;
+        let (rows, least) = if is_mixed {
+            (rows.min(MIXED_PASS_MS / cost.in_pass), ROWS_MIN_MIXED)
         } else {
-            (pass_ms, ROWS_MIN)
+            (rows, ROWS_MIN)
         };
-        ((pass_ms / row_ms) as usize).clamp(least, ROWS_MAX)
+        (rows as usize).clamp(least, ROWS_MAX)
     }
 
-    /// A pass of `rows` rows took so long.
+    /// A pass of `rows` rows took so long, its slowest group so much of it.
     #[allow(clippy::cast_precision_loss, reason = "rows of a pass are few")]
-    pub fn took(&mut self, rows: usize, ms: f64) {
+    pub fn took(&mut self, rows: usize, pass_ms: f64, group_ms: f64) {
         // Few rows cost the reading of the weights, which says little about many.
         if rows < ROWS_MIN_MIXED {
             return;
         }
-        let now = (ms / rows as f64).max(1e-6);
-        self.row_ms = Some(self.row_ms.map_or(now, |before| 0.7 * before + 0.3 * now));
+        let each = |ms: f64| (ms / rows as f64).max(1e-6);
+        let now = Cost { in_pass: each(pass_ms), in_slowest_group: each(group_ms) };
+        let before = self.cost.unwrap_or(now);
+        let mix = |before: f64, now: f64| 0.5 * before + 0.5 * now;
+        self.cost = Some(Cost {
+            in_pass: mix(before.in_pass, now.in_pass),
+            in_slowest_group: mix(before.in_slowest_group, now.in_slowest_group),
+        });
     }
 }
 
@@ -106,12 +119,14 @@ mod tests {
 
     #[test]
     fn a_slow_model_gets_smaller_chunks() {
-        let mut pace = Pace::new(None, 12);
-        assert_eq!(pace.chunk(false), 64);
-        pace.took(64, 64.0 * 1.0);
-        assert_eq!((pace.chunk(false), pace.chunk(true)), (300, 100));
-        pace.took(64, 64.0 * 1000.0);
-        assert_eq!((pace.chunk(false), pace.chunk(true)), (32, 8));
-        assert_eq!(Pace::new(Some(7), 12).chunk(true), 7);
+        let mut pace = Pace::new(None);
+        assert_eq!(pace.chunk(false), 16);
+        pace.took(100, 50.0, 10.0);
+        assert_eq!((pace.chunk(false), pace.chunk(true)), (150, 150));
+        pace.took(100, 500.0, 10.0);
+        assert_eq!((pace.chunk(false), pace.chunk(true)), (150, 36));
+        pace.took(64, 64_000.0, 9000.0);
+        assert_eq!((pace.chunk(false), pace.chunk(true)), (64, 8));
+        assert_eq!(Pace::new(Some(7)).chunk(true), 7);
     }
 }

@@ -1,5 +1,5 @@
-//! What a model's memory is for: a pure function of the plan, of what was asked for and of what there
-//! is. Refuses what does not fit, with the smallest budget that would work.
+//! What a model's memory is for: a pure function of the plan, of what was asked for and of what
+//! there is. Refuses what does not fit, with the smallest budget that would work.
 
 use crate::backend::PAGE_TOKENS;
 use crate::error::{Code, Error, Result};
