@@ -45,6 +45,12 @@ const BELOW_LOAD: &[&str] = &[
     "engine",
 ];
 
+/// What the command may import from beside its own folder: the public surface, as a user does.
+const COMMAND_IMPORTS: &[&str] = &["../index.js", "../../../index.js"];
+
+/// `chord diff` compares backends, which no public function does.
+const COMMAND_EXCEPTIONS: &[Exception] = &[("src/js/cli/diff.ts", "calls the addon's comparison")];
+
 /// A crate has one home: the first name is used below the paths that follow, and nowhere else.
 const HOMES: &[(&str, &[&str])] = &[
     ("aho_corasick", &["src/tokenizer"]),
@@ -103,6 +109,17 @@ fn keep(claim: &str, broken: Vec<String>) {
 fn parts_import_only_what_the_table_allows() {
     let repository = Repository::open();
     keep("a part may use what PARTS says", rules::imports(&repository.rust("src/"), PARTS));
+}
+
+#[test]
+fn the_command_is_a_user_of_the_public_surface() {
+    let repository = Repository::open();
+    let allowed = |path: &str| path.starts_with("./") || COMMAND_IMPORTS.contains(&path);
+    let command = repository.typescript("src/js/cli/");
+    let mut broken = rules::scripts(&command, allowed, COMMAND_EXCEPTIONS);
+    let no_command = |path: &str| !path.contains("/cli/");
+    broken.extend(rules::scripts(&repository.typescript("src/js/"), no_command, &[]));
+    keep("the command and the package meet in index.js", broken);
 }
 
 #[test]

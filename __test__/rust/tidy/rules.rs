@@ -83,6 +83,26 @@ fn first_names(path: &str) -> Vec<String> {
     names.into_iter().filter(|name| !name.is_empty()).collect()
 }
 
+/// Relative imports of scripts that are not allowed; packages are no concern of this rule.
+pub fn scripts(
+    files: &[&File],
+    allowed: impl Fn(&str) -> bool,
+    exceptions: &[Exception],
+) -> Vec<String> {
+    let mut broken = Vec::new();
+    for file in files.iter().filter(|file| !is_excepted(file, exceptions)) {
+        for opening in ["from '", "import('", "require('", "import '"] {
+            for (at, _) in file.text.match_indices(opening) {
+                let path = file.text[at + opening.len()..].split('\'').next().unwrap_or("");
+                if path.starts_with('.') && !allowed(path) {
+                    broken.push(format!("{}:{}: {path}", file.path, line_of(&file.text, at)));
+                }
+            }
+        }
+    }
+    broken
+}
+
 /// Crates that are named outside their homes.
 pub fn homes(files: &[&File], homes: &[(&str, &[&str])]) -> Vec<String> {
     let mut broken = Vec::new();

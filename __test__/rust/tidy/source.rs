@@ -68,6 +68,15 @@ impl Repository {
         self.files.iter().filter(wanted).collect()
     }
 
+    /// The TypeScript files below a folder.
+    pub fn typescript(&self, folder: &str) -> Vec<&File> {
+        let kinds = [".ts", ".mts", ".cts"];
+        let wanted = |file: &&File| {
+            file.path.starts_with(folder) && kinds.iter().any(|kind| file.path.ends_with(kind))
+        };
+        self.files.iter().filter(wanted).collect()
+    }
+
     /// What people write by hand: Rust, TypeScript, JavaScript, shell, kernels.
     pub fn code(&self) -> Vec<&File> {
         let kinds = [".rs", ".ts", ".mts", ".cts", ".js", ".mjs", ".cjs", ".cu", ".cuh", ".wgsl"];

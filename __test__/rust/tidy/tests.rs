@@ -70,6 +70,17 @@ fn a_crate_away_from_home_is_found() {
 }
 
 #[test]
+fn a_script_that_reaches_past_the_surface_is_found() {
+    let check = |text| {
+        let file = File::sample("src/js/cli/run.ts", text);
+        rules::scripts(&[&file], |path| path == "../index.js", &[]).len()
+    };
+    assert_eq!(check("import { a } from '../index.js';\nimport b from 'node:fs';"), 0);
+    assert_eq!(check("import { a } from '../model.js';"), 1);
+    assert_eq!(check("const { a } = await import('../native.js');"), 1);
+}
+
+#[test]
 fn a_forbidden_word_is_found() {
     let check = |path, text| rules::words(&[&File::sample(path, text)], "unsafe", &["src/io"]);
     assert_eq!(check("src/load.rs", "let a = unsafe { b() };").len(), 1);
