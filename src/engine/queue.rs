@@ -2,6 +2,10 @@
 //! by one consumer, which may. It counts unread chunks; the engine does not step a generation whose
 //! queue is full until it is half empty. It knows neither JavaScript nor an async runtime.
 
+mod demand;
+
+pub use demand::Pull;
+
 use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::sync::Arc;
@@ -31,6 +35,10 @@ struct State {
     events: VecDeque<Event>,
     /// Chunks in `events`.
     chunks: usize,
+    /// Chunks that were pulled but count as unread until more are demanded.
+    held: usize,
+    /// Chunks that may come with the next pull.
+    demand: usize,
     /// The bound is off: somebody waits for the end, not for chunks.
     lifted: bool,
     /// The consumer is gone; nothing is stored any more.
@@ -87,7 +95,11 @@ impl EventQueue {
         let mut state = self.state.lock();
         state.lifted = true;
         let nudge = state.resumed(self.capacity);
+        let waker = state.waker.take();
         drop(state);
+        if let Some(waker) = waker {
+            waker.wake();
+        }
         call(nudge);
     }
 
@@ -96,7 +108,7 @@ impl EventQueue {
         let mut state = self.state.lock();
         state.abandoned = true;
         state.events.clear();
-        state.chunks = 0;
+        (state.chunks, state.held) = (0, 0);
         state.paused = false;
         let (waker, nudge) = (state.waker.take(), state.nudge.clone());
         drop(state);
@@ -112,10 +124,10 @@ impl EventQueue {
         self.state.lock().abandoned
     }
 
-    /// Chunks that nobody has taken yet.
+    /// Chunks that nobody has read yet.
     #[must_use]
     pub fn unread(&self) -> usize {
-        self.state.lock().chunks
+        self.state.lock().unread()
     }
 
     /// Producer: what to call when a full queue has drained to half, or was lifted or abandoned.
@@ -130,7 +142,7 @@ impl EventQueue {
         if state.lifted || state.abandoned {
             return true;
         }
-        if state.chunks >= self.capacity {
+        if state.unread() >= self.capacity {
             state.paused = true;
         }
         !state.paused
@@ -165,6 +177,10 @@ impl EventQueue {
 }
 
 impl State {
+    fn unread(&self) -> usize {
+        self.chunks + self.held
+    }
+
     fn take(&mut self, limit: usize) -> Vec<Event> {
         let count = limit.max(1).min(self.events.len());
         let batch: Vec<Event> = self.events.drain(..count).collect();
@@ -175,7 +191,7 @@ impl State {
 
     /// Ends a pause if enough was read; whom to tell.
     fn resumed(&mut self, capacity: usize) -> Option<Nudge> {
-        if !self.paused || !(self.lifted || self.chunks <= capacity / 2) {
+        if !self.paused || !(self.lifted || self.unread() <= capacity / 2) {
             return None;
         }
         self.paused = false;
