@@ -54,6 +54,9 @@ pub struct Generate {
     /// Session only: tokens of it to keep before the prompt is appended (rolls back to here first).
     /// `None`: all of them.
     pub keep_tokens: Option<usize>,
+    /// Session only: the prompt is all that is to be held; what the session has in common with its
+    /// beginning stays as it is, and `keep_tokens` does not count.
+    pub is_whole: bool,
     /// Tokens to append and go on from.
     pub prompt: Vec<u32>,
     /// How tokens are drawn.

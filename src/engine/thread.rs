@@ -176,13 +176,19 @@ impl Engine {
 
     /// Queues a generation, or says why not. Nothing has changed after an error.
     fn accept(&mut self, mut generate: Generate, sent: Instant) -> Result<()> {
-        let prompt = std::mem::take(&mut generate.prompt);
+        let mut prompt = std::mem::take(&mut generate.prompt);
         check_tokens("prompt", &prompt, self.words.n_vocab())?;
         let mut tokens = match generate.session {
             None => Vec::new(),
             Some(id) => {
                 let held = &self.sessions.idle(id)?.sequence.tokens;
-                let keep = generate.keep_tokens.unwrap_or(usize::MAX).min(held.len());
+                let keep = if generate.is_whole {
+                    let same = held.iter().zip(&prompt).take_while(|(a, b)| a == b).count();
+                    prompt.drain(..same);
+                    same
+                } else {
+                    generate.keep_tokens.unwrap_or(usize::MAX).min(held.len())
+                };
                 held.get(..keep).unwrap_or(&[]).to_vec()
             }
         };

@@ -59,6 +59,7 @@ pub fn request(session: Option<SessionId>, prompt: &[u32], max_tokens: usize) ->
         id: GenerationId(IDS.fetch_add(1, Ordering::SeqCst)),
         session,
         keep_tokens: None,
+        is_whole: false,
         prompt: prompt.to_vec(),
         sampling: greedy(),
         limits: limits(max_tokens),

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
-use node_chord::engine::command::{Cancel, Finish};
+use node_chord::engine::command::{Cancel, Finish, Generate};
 use node_chord::engine::sampler::Sampling;
 use node_chord::error::Code;
 
@@ -30,6 +30,24 @@ fn a_session_turn_by_turn_is_one_long_run() {
     }
     close(&handle, session).unwrap();
     until("pages are free", || control.pages.load(Ordering::SeqCst) == 0);
+}
+
+#[test]
+fn a_whole_prompt_keeps_what_the_session_has_of_it() {
+    let (handle, _) = start(SHAPE);
+    let session = open(&handle);
+    let mut all = prompt(1, 40);
+    all.extend(run(&handle, request(Some(session), &all, 5)).outcome().tokens);
+    all.truncate(43);
+    all.extend([5, 6]);
+    let whole = Generate { is_whole: true, ..request(Some(session), &all, 9) };
+    let outcome = run(&handle, whole).outcome();
+    assert_eq!(outcome.tokens, expected(&all, &greedy(), 9).0);
+    assert_eq!((outcome.prompt_tokens, outcome.cached_tokens), (45, 43));
+    let again = Generate { is_whole: true, ..request(Some(session), &all, 9) };
+    let outcome = run(&handle, again).outcome();
+    assert_eq!(outcome.tokens, expected(&all, &greedy(), 9).0, "nothing is new");
+    assert_eq!(outcome.session_length, 45 + 9);
 }
 
 #[test]
