@@ -126,6 +126,9 @@ impl Engine {
         for number in left {
             self.call_off(number, Cancel::Keep);
         }
+        if has_news {
+            self.publish();
+        }
     }
 
     fn command(&mut self, command: Command, sent: Instant) {
