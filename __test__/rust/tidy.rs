@@ -25,12 +25,29 @@ const PARTS: &[Part] = &[
     Part { name: "backend", uses: &["plan", "quant", "store"] },
     Part { name: "engine", uses: &["backend", "store", "place", "plan", "tokenizer", "grammar"] },
     Part { name: "load", uses: BELOW_LOAD },
-    Part { name: "tools", uses: BELOW_LOAD },
+    Part { name: "tools", uses: BELOW_NODE },
     Part { name: "node", uses: &["load", "engine", "tools", "env"] },
 ];
 
-/// `load` alone knows all parts; a tool works on them too.
+/// `load` knows all parts below it.
 const BELOW_LOAD: &[&str] = &[
+    "env",
+    "gguf",
+    "quant",
+    "template",
+    "tokenizer",
+    "grammar",
+    "plan",
+    "model",
+    "place",
+    "store",
+    "backend",
+    "engine",
+];
+
+/// A tool works on any part, and on what is loaded.
+const BELOW_NODE: &[&str] = &[
+    "load",
     "env",
     "gguf",
     "quant",
