@@ -6,7 +6,7 @@ use candle_core::{D, Device, Tensor};
 
 use super::steps::candle;
 use crate::backend::{Batch, PAGE_TOKENS, PageId};
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Result};
 use crate::plan::{Attend, KvLayer};
 
 /// One layer of a page: keys `[PAGE_TOKENS, n_head_kv, head_dim_k]`, values likewise.
@@ -26,13 +26,28 @@ impl Kv {
         Kv { layers, pages: HashMap::new() }
     }
 
-    pub fn commit(&mut self, page: PageId) {
-        let zeros = |width: usize| vec![0.0; PAGE_TOKENS * width];
-        let layers = self.layers.iter().map(|layer| PageLayer {
-            k: zeros(layer.n_head_kv * layer.head_dim_k),
-            v: zeros(layer.n_head_kv * layer.head_dim_v),
-        });
-        self.pages.insert(page, layers.collect());
+    pub fn commit(&mut self, page: PageId) -> Result<()> {
+        let required = self.page_bytes();
+        let zeros = |width: usize| {
+            let mut out = Vec::new();
+            let reserved = out.try_reserve_exact(PAGE_TOKENS * width);
+            out.resize(if reserved.is_ok() { PAGE_TOKENS * width } else { 0 }, 0.0f32);
+            reserved.map(|()| out).map_err(|_| {
+                let text = format!("no memory for a page of the KV cache ({required} bytes)");
+                Error::new(Code::InsufficientMemory, text)
+                    .with("memory", "ram")
+                    .with("required", required)
+                    .with("available", 0_u64)
+            })
+        };
+        let mut layers = Vec::with_capacity(self.layers.len());
+        for layer in &self.layers {
+            let k = zeros(layer.n_head_kv * layer.head_dim_k)?;
+            let v = zeros(layer.n_head_kv * layer.head_dim_v)?;
+            layers.push(PageLayer { k, v });
+        }
+        self.pages.insert(page, layers);
+        Ok(())
     }
 
     pub fn free(&mut self, page: PageId) {

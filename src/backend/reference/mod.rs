@@ -68,8 +68,7 @@ impl Backend for Reference {
     }
 
     fn page_commit(&mut self, page: PageId) -> Result<()> {
-        self.kv.commit(page);
-        Ok(())
+        self.kv.commit(page)
     }
 
     fn page_free(&mut self, page: PageId) {

@@ -1,8 +1,5 @@
 //! The ops, one function each, row by row. Weights are dequantised to f32 for the step and dropped.
 
-use std::collections::HashMap;
-use std::collections::hash_map::Entry;
-
 use candle_core::{Device, Tensor};
 
 use crate::backend::Row;
@@ -17,14 +14,13 @@ pub fn candle(error: candle_core::Error) -> Error {
 
 /// Ops that need neither positions nor the KV cache.
 pub fn run(plan: &Plan, step: &Step, inputs: &[&[f32]], weights: &Lease<'_>) -> Result<Vec<f32>> {
-    let matrix = |index: usize| matrix(plan, step, index, weights);
     match (&step.op, inputs) {
         (Op::Norm(NormKind::Rms { eps }), [x]) => {
             rms_norm(*eps, &vector(plan, step, 0, weights)?, x).map_err(candle)
         }
         (Op::Linear, [x]) => {
             let bias = optional_vector(plan, step, 1, weights)?;
-            linear(&matrix(0)?, bias.as_deref(), x).map_err(candle)
+            linear(&Matrix::new(plan, step, 0, weights)?, bias.as_deref(), x)
         }
         (Op::GatedAct(act), [gate, up]) => gated(*act, gate, up).map_err(candle),
         (Op::Route(route), [scores]) => Ok(choose(route, scores)),
@@ -96,16 +92,6 @@ fn vector(plan: &Plan, step: &Step, index: usize, weights: &Lease<'_>) -> Result
     floats(weight, bytes, weight.shape.iter().product())
 }
 
-/// A weight `[n_out, n_in]` in f32.
-fn matrix(plan: &Plan, step: &Step, index: usize, weights: &Lease<'_>) -> Result<Tensor> {
-    let (weight, bytes) = weight(plan, step, index, weights)?;
-    let &[n_out, n_in] = weight.shape.as_slice() else {
-        return Err(Error::internal("reference", format!("{} is no matrix", weight.name)));
-    };
-    let values = floats(weight, bytes, n_out * n_in)?;
-    Tensor::from_vec(values, (n_out, n_in), &Device::Cpu).map_err(candle)
-}
-
 fn weight<'a>(
     plan: &'a Plan,
     step: &Step,
@@ -141,20 +127,69 @@ fn rms_norm(eps: f32, weight: &[f32], x: &[f32]) -> candle_core::Result<Vec<f32>
     Ok(out)
 }
 
-/// W x + b, a row of x at a time.
-fn linear(weight: &Tensor, bias: Option<&[f32]>, x: &[f32]) -> candle_core::Result<Vec<f32>> {
-    let (n_out, n_in) = weight.dims2()?;
-    let bias = bias.map(|bias| Tensor::from_slice(bias, n_out, &Device::Cpu)).transpose()?;
-    let mut out = Vec::with_capacity(x.len() / n_in * n_out);
-    for row in x.chunks_exact(n_in) {
-        let x = Tensor::from_slice(row, (n_in, 1), &Device::Cpu)?;
-        let mut y = weight.matmul(&x)?.flatten_all()?;
-        if let Some(bias) = &bias {
-            y = (y + bias)?;
+/// A matrix `[n_out, n_in]` as it is stored: a weight, or one expert of it.
+struct Matrix<'a> {
+    weight: &'a Weight,
+    bytes: &'a [u8],
+    n_out: usize,
+    n_in: usize,
+}
+
+impl<'a> Matrix<'a> {
+    fn new(plan: &'a Plan, step: &Step, index: usize, weights: &Lease<'a>) -> Result<Self> {
+        let (weight, bytes) = weight(plan, step, index, weights)?;
+        match *weight.shape.as_slice() {
+            [n_out, n_in] => Ok(Matrix { weight, bytes, n_out, n_in }),
+            _ => Err(Error::internal("reference", format!("{} is no matrix", weight.name))),
         }
-        out.extend(y.to_vec1::<f32>()?);
+    }
+
+    /// One expert of a weight `[n_expert, n_out, n_in]`.
+    fn expert(
+        plan: &'a Plan,
+        step: &Step,
+        index: usize,
+        expert: usize,
+        weights: &Lease<'a>,
+    ) -> Result<Self> {
+        let (weight, bytes) = weight(plan, step, index, weights)?;
+        let &[n_expert, n_out, n_in] = weight.shape.as_slice() else {
+            return Err(Error::internal("reference", format!("{} holds no experts", weight.name)));
+        };
+        let size = bytes.len() / n_expert;
+        match bytes.get(expert * size..(expert + 1) * size) {
+            Some(bytes) => Ok(Matrix { weight, bytes, n_out, n_in }),
+            None => Err(Error::internal("reference", format!("there is no expert {expert}"))),
+        }
+    }
+}
+
+/// W x + b, a row of x at a time. The matrix is dequantised in slices of few rows, so that no weight
+/// ever lies in memory whole as f32.
+fn linear(matrix: &Matrix<'_>, bias: Option<&[f32]>, x: &[f32]) -> Result<Vec<f32>> {
+    const SLICE: usize = 1024;
+    let &Matrix { weight, bytes, n_out, n_in } = matrix;
+    let row_bytes = bytes.len() / n_out;
+    let mut out = vec![0.0; x.len() / n_in * n_out];
+    for (slice, bytes) in bytes.chunks(SLICE * row_bytes).enumerate() {
+        let rows = bytes.len() / row_bytes;
+        let w = floats(weight, bytes, rows * n_in)?;
+        let w = Tensor::from_vec(w, (rows, n_in), &Device::Cpu).map_err(candle)?;
+        for (x, out) in x.chunks_exact(n_in).zip(out.chunks_exact_mut(n_out)) {
+            let y = product(&w, x).map_err(candle)?;
+            out[slice * SLICE..][..rows].copy_from_slice(&y);
+        }
+    }
+    if let Some(bias) = bias {
+        for out in out.chunks_exact_mut(n_out) {
+            out.iter_mut().zip(bias).for_each(|(out, bias)| *out += bias);
+        }
     }
     Ok(out)
+}
+
+fn product(w: &Tensor, x: &[f32]) -> candle_core::Result<Vec<f32>> {
+    w.matmul(&Tensor::from_slice(x, (x.len(), 1), &Device::Cpu)?)?.flatten_all()?.to_vec1()
 }
 
 fn gated(act: Act, gate: &[f32], up: &[f32]) -> candle_core::Result<Vec<f32>> {
@@ -188,7 +223,7 @@ fn choose(route: &Route, scores: &[f32]) -> Vec<f32> {
     out
 }
 
-/// Sum over a row's experts, best first.
+/// Sum over a row's experts, best first. Expert by expert, so that one is in memory at a time.
 fn experts(
     plan: &Plan,
     step: &Step,
@@ -198,43 +233,30 @@ fn experts(
     weights: &Lease<'_>,
 ) -> Result<Vec<f32>> {
     let width = plan.value(step.output).width;
-    let pairs = plan.value(step.inputs[1]).floats();
-    let mut seen: HashMap<usize, [Tensor; 3]> = HashMap::new();
-    let mut out = Vec::with_capacity(x.len());
-    for (x, chosen) in x.chunks_exact(width).zip(chosen.chunks_exact(pairs)) {
-        let mut sum = vec![0.0f32; width];
-        for pair in chosen.chunks_exact(2) {
-            let expert = pair[0] as usize;
-            if let Entry::Vacant(vacant) = seen.entry(expert) {
-                let part = |index| expert_matrix(plan, step, index, expert, weights);
-                vacant.insert([part(0)?, part(1)?, part(2)?]);
-            }
-            let [gate, up, down] = &seen[&expert];
-            let half = |w: &Tensor, x: &[f32]| linear(w, None, x).map_err(candle);
-            let h = gated(act, &half(gate, x)?, &half(up, x)?).map_err(candle)?;
-            for (sum, y) in sum.iter_mut().zip(half(down, &h)?) {
-                *sum += pair[1] * y;
-            }
+    let n_used = plan.value(step.inputs[1]).width;
+    let choices: Vec<(usize, f32)> =
+        chosen.chunks_exact(2).map(|pair| (pair[0] as usize, pair[1])).collect();
+    let mut wanted: Vec<usize> = choices.iter().map(|choice| choice.0).collect();
+    wanted.sort_unstable();
+    wanted.dedup();
+    // By choice: what its expert makes of the row.
+    let mut made = vec![Vec::new(); choices.len()];
+    for expert in wanted {
+        let part = |index| Matrix::expert(plan, step, index, expert, weights);
+        let mine: Vec<usize> =
+            (0..choices.len()).filter(|index| choices[*index].0 == expert).collect();
+        let row = |choice: &usize| x[choice / n_used * width..][..width].iter().copied();
+        let rows: Vec<f32> = mine.iter().flat_map(row).collect();
+        let (gate, up) = (linear(&part(0)?, None, &rows)?, linear(&part(1)?, None, &rows)?);
+        let down = linear(&part(2)?, None, &gated(act, &gate, &up).map_err(candle)?)?;
+        for (choice, y) in mine.into_iter().zip(down.chunks_exact(width)) {
+            made[choice] = y.to_vec();
         }
-        out.extend(sum);
+    }
+    let mut out = vec![0.0f32; x.len()];
+    for (index, ((_, share), y)) in choices.iter().zip(made).enumerate() {
+        let sum = &mut out[index / n_used * width..][..width];
+        sum.iter_mut().zip(y).for_each(|(sum, y)| *sum += share * y);
     }
     Ok(out)
-}
-
-/// One expert's matrix of a weight `[n_expert, n_out, n_in]`.
-fn expert_matrix(
-    plan: &Plan,
-    step: &Step,
-    index: usize,
-    expert: usize,
-    weights: &Lease<'_>,
-) -> Result<Tensor> {
-    let (weight, bytes) = weight(plan, step, index, weights)?;
-    let &[n_expert, n_out, n_in] = weight.shape.as_slice() else {
-        return Err(Error::internal("reference", format!("{} holds no experts", weight.name)));
-    };
-    let size = bytes.len() / n_expert;
-    let bytes = bytes.get(expert * size..(expert + 1) * size).unwrap_or(&[]);
-    let values = floats(weight, bytes, n_out * n_in)?;
-    Tensor::from_vec(values, (n_out, n_in), &Device::Cpu).map_err(candle)
 }
