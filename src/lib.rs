@@ -6,7 +6,7 @@ pub mod error;
 pub mod gguf;
 pub mod quant;
 pub mod tokenizer;
-// pub mod template;
+pub mod template;
 pub mod plan;
 pub mod model;
 pub mod store;
