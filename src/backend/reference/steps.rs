@@ -164,8 +164,8 @@ impl<'a> Matrix<'a> {
     }
 }
 
-/// W x + b, a row of x at a time. The matrix is dequantised in slices of few rows, so that no weight
-/// ever lies in memory whole as f32.
+/// W x + b, a row of x at a time. The matrix is dequantised in slices of few rows, so that no
+/// weight ever lies in memory whole as f32.
 fn linear(matrix: &Matrix<'_>, bias: Option<&[f32]>, x: &[f32]) -> Result<Vec<f32>> {
     const SLICE: usize = 1024;
     let &Matrix { weight, bytes, n_out, n_in } = matrix;
