@@ -10,6 +10,9 @@ pub const NONE: u32 = u32::MAX;
 /// Up to so many symbols the scan is faster than the heap.
 const SCAN_MAX: usize = 40;
 
+/// So many elements stay allocated between words.
+const KEPT: usize = 1 << 14;
+
 /// Tells which pairs merge.
 pub trait Pairs {
     /// Rank (smaller first) and token of a pair of neighbours, or `(NONE, NONE)`. The pair covers
@@ -39,6 +42,8 @@ struct Node {
 /// Memory that is used again from word to word.
 #[derive(Debug, Default)]
 pub struct Merger {
+    /// Token and start of each symbol of the word.
+    given: Vec<(u32, u32)>,
     symbols: Vec<Symbol>,
     nodes: Vec<Node>,
     heap: BinaryHeap<Reverse<u64>>,
@@ -47,13 +52,12 @@ pub struct Merger {
 impl Merger {
     /// Starts a word.
     pub fn clear(&mut self) {
-        self.symbols.clear();
+        self.given.clear();
     }
 
     /// Adds a symbol that starts at byte `start` of the word; `NONE` if it is no token.
     pub fn push(&mut self, token: u32, start: usize) {
-        let start = u32::try_from(start).unwrap_or(NONE);
-        self.symbols.push(Symbol { token, start, rank: NONE, merged: NONE });
+        self.given.push((token, u32::try_from(start).unwrap_or(NONE)));
     }
 
     /// Merges all that can be; calls `emit` with token, start and end of what remains.
@@ -63,7 +67,7 @@ impl Merger {
         len: usize,
         mut emit: impl FnMut(u32, usize, usize),
     ) {
-        if self.symbols.len() <= SCAN_MAX {
+        if self.given.len() <= SCAN_MAX {
             self.scan(pairs, len);
             let mut at = self.symbols.iter().peekable();
             while let Some(symbol) = at.next() {
@@ -84,9 +88,6 @@ impl Merger {
 
     /// Gives back what only a giant word needed.
     fn shrink(&mut self) {
-        const KEPT: usize = 1 << 14;
-        self.symbols.clear();
-        self.symbols.shrink_to(KEPT);
         self.nodes.clear();
         self.nodes.shrink_to(KEPT);
         self.heap.clear();
@@ -94,6 +95,14 @@ impl Merger {
     }
 
     fn scan(&mut self, pairs: &impl Pairs, len: usize) {
+        let symbol = |(token, start): &(u32, u32)| Symbol {
+            token: *token,
+            start: *start,
+            rank: NONE,
+            merged: NONE,
+        };
+        self.symbols.clear();
+        self.symbols.extend(self.given.iter().map(symbol));
         for at in 0..self.symbols.len() {
             self.rate(pairs, at, len);
         }
@@ -129,6 +138,7 @@ impl Merger {
     fn heap(&mut self, pairs: &impl Pairs, len: usize) {
         self.link();
         let mut entries = std::mem::take(&mut self.heap).into_vec();
+        entries.reserve_exact(self.nodes.len());
         for at in 0..self.nodes.len() {
             entries.extend(self.rated(pairs, at as u32, len));
         }
@@ -158,18 +168,17 @@ impl Merger {
 
     /// The symbols as a doubly linked list.
     fn link(&mut self) {
-        let count = self.symbols.len();
+        let count = self.given.len();
         self.nodes.clear();
         self.nodes.reserve_exact(count);
-        for (at, symbol) in self.symbols.iter().enumerate() {
+        for (at, (token, start)) in self.given.iter().enumerate() {
             let next = at.wrapping_add(1);
             let next = if next < count { next as u32 } else { NONE };
             let prev = (at as u32).wrapping_sub(1);
-            let Symbol { token, start, rank, .. } = *symbol;
-            self.nodes.push(Node { token, start, rank, prev, next });
+            self.nodes.push(Node { token: *token, start: *start, rank: NONE, prev, next });
         }
-        self.symbols.clear();
-        self.symbols.shrink_to(1 << 14);
+        self.given.clear();
+        self.given.shrink_to(KEPT);
     }
 
     /// Looks up the pair that starts at node `at`; its entry for the heap if it merges.

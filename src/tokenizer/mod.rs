@@ -21,6 +21,9 @@ mod spm;
 mod vocab;
 mod words;
 
+#[cfg(test)]
+mod tests;
+
 pub use decode::Decoder;
 pub use pretokenize::{names as pre_names, split_for_test};
 

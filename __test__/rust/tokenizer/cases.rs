@@ -100,3 +100,21 @@ fn our_vocabularies_give_the_wanted_ids_and_texts() {
 fn other_vocabularies_of_these_kinds_too() {
     check(&data::SHARED);
 }
+
+/// Giant words, and giant texts of all kinds of words, come back whole.
+#[test]
+fn giant_texts_come_back_from_their_tokens() {
+    let size = 1_000_000;
+    let units = ["a", " ", "\n", "漢", "ab", "the quick brown fox ", "é1 !\n", "</s>"];
+    let texts: Vec<String> = units.iter().map(|unit| unit.repeat(size / unit.len())).collect();
+    for name in data::OURS {
+        let tokenizer = data::tokenizer(name).unwrap();
+        for text in &texts {
+            let tokens = tokenizer.encode(text, false, false);
+            let back = tokenizer.decode(&tokens, true);
+            let back = back.strip_prefix(b" ").filter(|_| back.len() > text.len()).unwrap_or(&back);
+            assert!(back == text.as_bytes(), "{name}: {:?}", &text[..12]);
+            assert!(tokens.len() <= text.len() + 2, "{name}");
+        }
+    }
+}
