@@ -105,7 +105,7 @@ fn other_vocabularies_of_these_kinds_too() {
 #[test]
 fn giant_texts_come_back_from_their_tokens() {
     let size = 1_000_000;
-    let units = ["a", " ", "\n", "漢", "ab", "the quick brown fox ", "é1 !\n", "</s>"];
+    let units = ["a", " ", "\n", "漢", "ab", "the quick brown fox ", "é1 !\n", "</s>", "\u{301}"];
     let texts: Vec<String> = units.iter().map(|unit| unit.repeat(size / unit.len())).collect();
     for name in data::OURS {
         let tokenizer = data::tokenizer(name).unwrap();

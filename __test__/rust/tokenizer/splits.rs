@@ -50,14 +50,14 @@ fn every_pattern_list_cuts_as_hugging_face_does() {
 /// One giant run of anything must neither crash nor take more than linear time.
 #[test]
 fn giant_runs_are_cut_by_every_pattern_list() {
-    let size = 1 << 20;
-    let texts: Vec<String> = [
-        "a", " ", "A", "aB", "\n", " \n", "1", "!", "é", "漢", "e\u{301}", "\0", "a ", "  a", "'",
-        "'s", "한 ", "12a", "IMG", "\u{301}", "\t\t.",
-    ]
-    .iter()
-    .map(|unit| unit.repeat(size / unit.len()))
-    .collect();
+    let run = |unit: &str, size: usize| unit.repeat(size / unit.len());
+    let mut texts: Vec<String> = ["a", " "].iter().map(|unit| run(unit, 1 << 20)).collect();
+    let units = [
+        "A", "aB", "\n", " \n", "1", "!", "é", "漢", "e\u{301}", "\0", "a ", "  a", "'", "'s",
+        "한 ", "12a", "IMG", "\u{301}", "\t\t.",
+    ];
+    texts.extend(["x", "\n", "'", "1"].iter().map(|end| run(" ", 1 << 20) + end));
+    texts.extend(units.iter().map(|unit| run(unit, 1 << 17)));
     // Names of one line of the oracle share their patterns.
     let lines = data::lines("split.jsonl").unwrap();
     for name in lines.iter().filter_map(|line| line["pre"][0].as_str()) {

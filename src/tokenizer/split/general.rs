@@ -67,9 +67,19 @@ impl General {
         let classes = Text::new(text);
         let (mut gap, mut at) = (0, 0);
         while let Some(found) = self.regex.find_at(text, at) {
-            let end = self.kept(&classes, found.start(), found.end());
             piece(gap, found.start());
-            piece(found.start(), end);
+            let mut start = found.start();
+            let mut end = self.kept(&classes, start, found.end());
+            // What is left of the blanks is cut the same way; so no blank is matched twice.
+            while self.keep == Keep::PowerOfTwo && end > start && end < found.end() {
+                let next = self.kept(&classes, end, found.end());
+                if next == found.end() {
+                    break;
+                }
+                piece(start, end);
+                (start, end) = (end, next);
+            }
+            piece(start, end);
             gap = end;
             at = end;
             if end == found.start() {

@@ -63,6 +63,10 @@ fn blanks_before_text_are_cut_by_powers_of_two() {
     assert_eq!(lengths("   x"), [2, 2]);
     assert_eq!(lengths("      x"), [4, 1, 2]);
     assert_eq!(lengths("    "), [4]);
+    assert_eq!(lengths("       "), [4, 2, 1]);
+    assert_eq!(lengths("       x"), [4, 2, 2]);
+    assert_eq!(lengths("       1"), [4, 2, 1, 1]);
+    assert_eq!(lengths("   \n     x"), [4, 4, 2]);
     assert_eq!(lengths(&" ".repeat(515)), [512, 2, 1]);
 }
 
