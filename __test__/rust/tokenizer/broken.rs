@@ -28,3 +28,32 @@ fn broken_vocabularies_are_refused_by_code() {
     assert!(wrong.is_empty(), "{} wrong:\n{}", wrong.len(), wrong.join("\n"));
     assert!(refused > 40, "only {refused} cases");
 }
+
+/// Whole models: what they hold loads and gives text back, or its kind is named as not built yet.
+#[test]
+fn the_tokenizers_of_whole_models_load() {
+    let Some(folder) = data::shared("../models") else { return };
+    let lists = [folder.clone(), folder.join("random")].map(|folder| std::fs::read_dir(folder));
+    let mut loaded = 0;
+    for entry in lists.into_iter().flatten().flatten() {
+        let path = entry.unwrap().path();
+        if path.extension().is_none_or(|end| end != "gguf") {
+            continue;
+        }
+        let file = gguf::File::open(&path).unwrap();
+        match Tokenizer::from_meta(file.meta()) {
+            Ok(tokenizer) => {
+                let tokens = tokenizer.encode("the cat sat", false, true);
+                let text = tokenizer.decode(&tokens, true);
+                let text = String::from_utf8_lossy(&text).into_owned();
+                assert_eq!(text.trim_start(), "the cat sat", "{}", path.display());
+                loaded += 1;
+            }
+            Err(error) => {
+                println!("{error}");
+                assert_eq!(error.code.as_str(), "ERR_UNSUPPORTED", "{}: {error}", path.display());
+            }
+        }
+    }
+    assert!(loaded > 5, "only {loaded}");
+}
