@@ -12,6 +12,7 @@ mod gguf;
 mod hostile;
 mod huge;
 mod load;
+mod kernels;
 mod logits;
 mod malformed;
 mod measure;

@@ -11,6 +11,7 @@
 use super::super::simd::{Kernel, LANES, Simd, Tier};
 use super::float::{FloatType, dequantise};
 use super::math::load_padded;
+use super::matvec::{Dot32, Dot256, Matvec32, Matvec256};
 use super::quantise::{ActKind, Bytes};
 use super::stripe::Stripe;
 use super::unpack::{Block32, Block256, Type32, Type256};
@@ -76,10 +77,12 @@ pub struct Linear {
 impl Linear {
     /// The kernel of a type with 256-value blocks.
     #[must_use]
-    pub fn of256<T: Type256>(kind: TensorType) -> Self {
-        let run = |tier: Tier, _, args: Args<'_, '_>| {
+    pub fn of256<T: Type256 + Dot256>(kind: TensorType) -> Self {
+        let run = |tier: Tier, _, mut args: Args<'_, '_>| {
             if let Acts::Block256(x) = args.acts {
-                tier.call(Rows256::<T> { x, args, life: PhantomData });
+                if !vectors256::<T>(tier, x, &mut args) {
+                    tier.call(Rows256::<T> { x, args, life: PhantomData });
+                }
             }
         };
         Linear { kind, act: ActKind::Block256, weight: T::NAME, run }
@@ -87,10 +90,12 @@ impl Linear {
 
     /// The kernel of a type with 32-value blocks.
     #[must_use]
-    pub fn of32<T: Type32>(kind: TensorType) -> Self {
-        let run = |tier: Tier, _, args: Args<'_, '_>| {
+    pub fn of32<T: Type32 + Dot32>(kind: TensorType) -> Self {
+        let run = |tier: Tier, _, mut args: Args<'_, '_>| {
             if let Acts::Block32(x) = args.acts {
-                tier.call(Rows32::<T> { x, args, life: PhantomData });
+                if !vectors32::<T>(tier, x, &mut args) {
+                    tier.call(Rows32::<T> { x, args, life: PhantomData });
+                }
             }
         };
         Linear { kind, act: ActKind::Block32, weight: T::NAME, run }
@@ -123,6 +128,27 @@ impl Linear {
         assert!(args.fits(self.kind), "linear: shapes of {} do not fit", self.kind.name());
         (self.run)(tier, self.kind, args);
     }
+}
+
+/// Row by row through the one-row kernel of a fast tier; `false` if this tier has none.
+fn vectors256<T: Dot256>(tier: Tier, x: Bytes<'_>, args: &mut Args<'_, '_>) -> bool {
+    let (weights, k) = (args.weights, args.k);
+    (0..args.out.n_rows()).all(|row| {
+        let x = x.row(row, k, ActKind::Block256);
+        let out = &mut *args.out;
+        tier.call_wide(Matvec256::<T> { weights, k, x, row, out, life: PhantomData }).is_some()
+    })
+}
+
+/// The same for 32-value blocks.
+fn vectors32<T: Dot32>(tier: Tier, x: Bytes<'_>, args: &mut Args<'_, '_>) -> bool {
+    let (weights, k) = (args.weights, args.k);
+    (0..args.out.n_rows()).all(|row| {
+        let x = x.row(row, k, ActKind::Block32);
+        let out = &mut *args.out;
+        let one = Matvec256::<T> { weights, k, x, row, out, life: PhantomData };
+        tier.call_wide(Matvec32(one)).is_some()
+    })
 }
 
 struct Rows256<'a, 'b, T> {

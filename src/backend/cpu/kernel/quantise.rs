@@ -45,6 +45,19 @@ pub struct Bytes<'a> {
     pub sums: &'a [i16],
 }
 
+impl<'a> Bytes<'a> {
+    /// One row of `k` values.
+    #[must_use]
+    pub fn row(self, row: usize, k: usize, kind: ActKind) -> Bytes<'a> {
+        let part = |width: usize| row * width..(row + 1) * width;
+        Bytes {
+            qs: &self.qs[part(k)],
+            ds: &self.ds[part(k / kind.block())],
+            sums: &self.sums[part(k / kind.sum())],
+        }
+    }
+}
+
 /// One row to bytes.
 pub struct QuantiseRow<'a> {
     /// 32 or 256 values a block.

@@ -5,10 +5,13 @@
 #![allow(unsafe_code, reason = "a proof token stands for the CPU feature behind every intrinsic")]
 
 pub mod portable;
+pub mod wide;
 #[cfg(target_arch = "x86_64")]
 pub mod x86;
 #[cfg(target_arch = "x86_64")]
 mod x86_512;
+#[cfg(target_arch = "x86_64")]
+mod x86_wide;
 
 use crate::error::{Code, Error, Result};
 
@@ -159,6 +162,23 @@ impl Tier {
             #[cfg(target_arch = "x86_64")]
             // SAFETY: as above, and AVX-512 F, BW, VL, DQ, VNNI, VBMI.
             Kind::Avx512 => unsafe { x86_512::call(x86_512::Avx512::assume(), kernel) },
+        }
+    }
+
+    /// Runs a fast integer kernel compiled for this tier, if it has any.
+    #[inline]
+    pub fn call_wide<K: wide::WideKernel>(self, kernel: K) -> Option<K::Out> {
+        match self.0 {
+            Kind::Portable => None,
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: a Tier of this kind exists only if `available` found AVX2, FMA and F16C.
+            Kind::Avx2 => Some(unsafe { x86::call_wide(x86::Avx2::assume(), kernel) }),
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: as above, and AVX-VNNI.
+            Kind::AvxVnni => Some(unsafe { x86::call_wide_vnni(x86::AvxVnni::assume(), kernel) }),
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: as above, and AVX-512 F, BW, VL, DQ, VNNI, VBMI.
+            Kind::Avx512 => Some(unsafe { x86_512::call_wide(x86_512::Avx512::assume(), kernel) }),
         }
     }
 }

@@ -1,5 +1,6 @@
 //! The AVX2 tier (with FMA and F16C) and AVX-VNNI above it: sixteen lanes in two registers.
 
+use super::wide::WideKernel;
 use super::{Kernel, Simd};
 use std::arch::x86_64::*;
 
@@ -58,6 +59,24 @@ pub unsafe fn call<K: Kernel>(token: Avx2, kernel: K) -> K::Out {
 /// The CPU has the features; the token proves it.
 #[target_feature(enable = "avx2,fma,f16c,avxvnni")]
 pub unsafe fn call_vnni<K: Kernel>(token: AvxVnni, kernel: K) -> K::Out {
+    kernel.run(token)
+}
+
+/// Runs a wide kernel with AVX2 code.
+///
+/// # Safety
+/// The CPU has the features; the token proves it.
+#[target_feature(enable = "avx2,fma,f16c")]
+pub unsafe fn call_wide<K: WideKernel>(token: Avx2, kernel: K) -> K::Out {
+    kernel.run(token)
+}
+
+/// Runs a wide kernel with AVX2 and AVX-VNNI code.
+///
+/// # Safety
+/// The CPU has the features; the token proves it.
+#[target_feature(enable = "avx2,fma,f16c,avxvnni")]
+pub unsafe fn call_wide_vnni<K: WideKernel>(token: AvxVnni, kernel: K) -> K::Out {
     kernel.run(token)
 }
 

@@ -1,5 +1,6 @@
 //! The AVX-512 tier (F, BW, VL, DQ, VNNI, VBMI): sixteen lanes in one register.
 
+use super::wide::{Wide, WideKernel};
 use super::{Kernel, Simd};
 use std::arch::x86_64::*;
 
@@ -33,6 +34,17 @@ impl Avx512 {
 /// The CPU has the features; the token proves it.
 #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
 pub unsafe fn call<K: Kernel>(token: Avx512, kernel: K) -> K::Out {
+    kernel.run(token)
+}
+
+/// Runs a wide kernel with AVX-512 code.
+///
+/// # Safety
+/// The CPU has the features; the token proves it.
+#[target_feature(
+    enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi"
+)]
+pub unsafe fn call_wide<K: WideKernel>(token: Avx512, kernel: K) -> K::Out {
     kernel.run(token)
 }
 
@@ -189,5 +201,190 @@ impl Simd for Avx512 {
             let sum = _mm256_madd_epi16(a, _mm256_loadu_si256(b.as_ptr().cast()));
             _mm512_reduce_add_epi32(_mm512_zextsi256_si512(sum))
         }
+    }
+}
+
+/// Loads 32 bytes.
+#[inline(always)]
+unsafe fn half_load(p: *const u8) -> __m256i {
+    // SAFETY: the caller has AVX2 and 32 readable bytes.
+    unsafe { _mm256_loadu_si256(p.cast()) }
+}
+
+impl Wide for Avx512 {
+    type B = __m512i;
+    type I = __m512i;
+
+    #[inline(always)]
+    fn load_b(self, p: &[u8; 64]) -> __m512i {
+        // SAFETY: the token proves AVX-512; 64 bytes lie in the array.
+        unsafe { _mm512_loadu_si512(p.as_ptr().cast()) }
+    }
+    #[inline(always)]
+    fn store_b(self, v: __m512i, p: &mut [u8; 64]) {
+        // SAFETY: the token proves AVX-512; 64 bytes lie in the array.
+        unsafe { _mm512_storeu_si512(p.as_mut_ptr().cast(), v) }
+    }
+    #[inline(always)]
+    fn load_x(self, p: &[i8; 64]) -> __m512i {
+        // SAFETY: the token proves AVX-512; 64 bytes lie in the array.
+        unsafe { _mm512_loadu_si512(p.as_ptr().cast()) }
+    }
+    #[inline(always)]
+    fn join(self, a: &[u8; 32], b: &[u8; 32]) -> __m512i {
+        // SAFETY: the token proves AVX-512; the arrays are 32 bytes long.
+        unsafe {
+            let a = _mm512_castsi256_si512(half_load(a.as_ptr()));
+            _mm512_inserti64x4::<1>(a, half_load(b.as_ptr()))
+        }
+    }
+    #[inline(always)]
+    fn join_x(self, a: &[i8; 32], b: &[i8; 32]) -> __m512i {
+        // SAFETY: the token proves AVX-512; the arrays are 32 bytes long.
+        unsafe {
+            let a = _mm512_castsi256_si512(half_load(a.as_ptr().cast()));
+            _mm512_inserti64x4::<1>(a, half_load(b.as_ptr().cast()))
+        }
+    }
+    #[inline(always)]
+    fn nibbles(self, a: &[u8; 16], b: &[u8; 16]) -> __m512i {
+        // SAFETY: the token proves AVX-512; the arrays are 16 bytes long.
+        unsafe {
+            let [a, b] = [a, b].map(|p| {
+                let v = _mm_loadu_si128(p.as_ptr().cast());
+                _mm256_set_m128i(_mm_srli_epi16::<4>(v), v)
+            });
+            let both = _mm512_inserti64x4::<1>(_mm512_castsi256_si512(a), b);
+            _mm512_and_si512(both, _mm512_set1_epi8(15))
+        }
+    }
+    #[inline(always)]
+    fn splat_b(self, x: u8) -> __m512i {
+        // SAFETY: the token proves AVX-512.
+        unsafe { _mm512_set1_epi8(x.cast_signed()) }
+    }
+    #[inline(always)]
+    fn and_b(self, a: __m512i, b: __m512i) -> __m512i {
+        // SAFETY: the token proves AVX-512.
+        unsafe { _mm512_and_si512(a, b) }
+    }
+    #[inline(always)]
+    fn or_b(self, a: __m512i, b: __m512i) -> __m512i {
+        // SAFETY: the token proves AVX-512.
+        unsafe { _mm512_or_si512(a, b) }
+    }
+    #[inline(always)]
+    fn flip_sign(self, v: __m512i) -> __m512i {
+        // SAFETY: the token proves AVX-512.
+        unsafe { _mm512_xor_si512(v, _mm512_set1_epi8(-128)) }
+    }
+    #[inline(always)]
+    fn spread_bits(self, bits: u64) -> __m512i {
+        // SAFETY: the token proves AVX-512.
+        unsafe { _mm512_movm_epi8(bits) }
+    }
+    #[inline(always)]
+    fn shr_b<const N: u32>(self, v: __m512i) -> __m512i {
+        // SAFETY: the token proves AVX-512.
+        unsafe { _mm512_srli_epi16::<N>(v) }
+    }
+    #[inline(always)]
+    fn shl_b<const N: u32>(self, v: __m512i) -> __m512i {
+        // SAFETY: the token proves AVX-512.
+        unsafe { _mm512_slli_epi16::<N>(v) }
+    }
+    #[inline(always)]
+    fn shr_second<const N: u32>(self, v: __m512i) -> __m512i {
+        // SAFETY: the token proves AVX-512.
+        unsafe { _mm512_mask_srli_epi16::<N>(v, 0xffff_0000, v) }
+    }
+    #[inline(always)]
+    fn pick8(self, word: u64, index: &[u8; 64]) -> __m512i {
+        // SAFETY: the token proves AVX-512.
+        unsafe { _mm512_shuffle_epi8(_mm512_set1_epi64(word.cast_signed()), self.load_b(index)) }
+    }
+    #[inline(always)]
+    fn pick16(self, bytes: &[i8; 16], index: &[u8; 64]) -> __m512i {
+        // SAFETY: the token proves AVX-512; 16 bytes lie in the array.
+        unsafe {
+            let bytes = _mm512_broadcast_i32x4(_mm_loadu_si128(bytes.as_ptr().cast()));
+            _mm512_srai_epi16::<8>(_mm512_shuffle_epi8(bytes, self.load_b(index)))
+        }
+    }
+    #[inline(always)]
+    fn zero_i(self) -> __m512i {
+        // SAFETY: the token proves AVX-512.
+        unsafe { _mm512_setzero_si512() }
+    }
+    #[inline(always)]
+    fn sub_shl<const N: u32>(self, a: __m512i, b: __m512i) -> __m512i {
+        // SAFETY: the token proves AVX-512.
+        unsafe { _mm512_sub_epi32(a, _mm512_slli_epi32::<N>(b)) }
+    }
+    #[inline(always)]
+    fn dot_scaled_b(self, acc: __m512i, codes: __m512i, x: __m512i, scales: __m512i) -> __m512i {
+        // SAFETY: the token proves AVX-512.
+        unsafe { _mm512_dpwssd_epi32(acc, _mm512_maddubs_epi16(codes, x), scales) }
+    }
+    #[inline(always)]
+    fn dot_offset<const OFFSET: u8>(self, codes: __m512i, x: __m512i) -> __m512i {
+        // SAFETY: the token proves AVX-512.
+        unsafe {
+            let zero = _mm512_setzero_si512();
+            let offset = _mm512_set1_epi8(OFFSET.cast_signed());
+            let start = if OFFSET == 0 {
+                zero
+            } else {
+                // The same for all weight rows: computed once.
+                _mm512_sub_epi32(zero, _mm512_dpbusd_epi32(zero, offset, x))
+            };
+            _mm512_dpbusd_epi32(start, codes, x)
+        }
+    }
+    #[inline(always)]
+    fn dot_mins(self, mins: u64, sums: &[i16; 16]) -> __m512i {
+        // SAFETY: the token proves AVX-512; 32 bytes lie in the array.
+        unsafe {
+            let mins = _mm_cvtsi64_si128(mins.cast_signed());
+            let mins = _mm256_cvtepu8_epi16(_mm_unpacklo_epi8(mins, mins));
+            _mm512_zextsi256_si512(_mm256_madd_epi16(mins, half_load(sums.as_ptr().cast())))
+        }
+    }
+    #[inline(always)]
+    fn dot_sums(self, scales: &[i8; 16], sums: &[i16; 16]) -> __m512i {
+        // SAFETY: the token proves AVX-512; the arrays hold 16 and 32 bytes.
+        unsafe {
+            let scales = _mm256_cvtepi8_epi16(_mm_loadu_si128(scales.as_ptr().cast()));
+            _mm512_zextsi256_si512(_mm256_madd_epi16(scales, half_load(sums.as_ptr().cast())))
+        }
+    }
+    #[inline(always)]
+    fn reduce_halves(self, v: [__m512i; 4]) -> [[i32; 4]; 2] {
+        let mut out = [[0; 4]; 2];
+        // SAFETY: the token proves AVX-512; 16 bytes lie in each array.
+        unsafe {
+            let pair = |a, b| {
+                _mm512_add_epi32(_mm512_unpacklo_epi32(a, b), _mm512_unpackhi_epi32(a, b))
+            };
+            let (a, b) = (pair(v[0], v[1]), pair(v[2], v[3]));
+            let sum = _mm512_add_epi32(_mm512_unpacklo_epi64(a, b), _mm512_unpackhi_epi64(a, b));
+            let halves = [_mm512_castsi512_si256(sum), _mm512_extracti64x4_epi64::<1>(sum)];
+            for (half, out) in halves.into_iter().zip(&mut out) {
+                let high = _mm256_extracti128_si256::<1>(half);
+                let sum = _mm_add_epi32(_mm256_castsi256_si128(half), high);
+                _mm_storeu_si128(out.as_mut_ptr().cast(), sum);
+            }
+        }
+        out
+    }
+    #[inline(always)]
+    fn half(self, bits: u16) -> f32 {
+        // SAFETY: the token proves F16C.
+        unsafe { _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(i32::from(bits)))) }
+    }
+    #[inline(always)]
+    fn prefetch(self, p: *const u8) {
+        // SAFETY: a hint; no memory is accessed as far as the program can tell.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(p.cast()) };
     }
 }

@@ -1,0 +1,72 @@
+//! What the fast integer kernels need beyond [`Simd`]: vectors of 64 bytes and of 16 i32, in as many
+//! registers as the tier takes for that. All of it is exact; the portable tier does without.
+
+use super::Simd;
+
+/// A tier with fast integer kernels.
+pub trait Wide: Simd {
+    /// 64 bytes.
+    type B: Copy;
+    /// Sixteen i32.
+    type I: Copy;
+
+    /// Bytes from memory.
+    fn load_b(self, p: &[u8; 64]) -> Self::B;
+    /// Bytes to memory.
+    fn store_b(self, v: Self::B, p: &mut [u8; 64]);
+    /// Activations from memory.
+    fn load_x(self, p: &[i8; 64]) -> Self::B;
+    /// Two halves.
+    fn join(self, a: &[u8; 32], b: &[u8; 32]) -> Self::B;
+    /// Two halves of activations.
+    fn join_x(self, a: &[i8; 32], b: &[i8; 32]) -> Self::B;
+    /// The low nibbles of a, its high ones, then those of b.
+    fn nibbles(self, a: &[u8; 16], b: &[u8; 16]) -> Self::B;
+    /// Every byte `x`.
+    fn splat_b(self, x: u8) -> Self::B;
+    /// Bits of both.
+    fn and_b(self, a: Self::B, b: Self::B) -> Self::B;
+    /// Bits of either.
+    fn or_b(self, a: Self::B, b: Self::B) -> Self::B;
+    /// Bytes plus 128: signed codes to unsigned ones.
+    fn flip_sign(self, v: Self::B) -> Self::B;
+    /// Bit i of the word in every bit of byte i.
+    fn spread_bits(self, bits: u64) -> Self::B;
+    /// 16-bit lanes shifted right; the caller masks what crosses bytes.
+    fn shr_b<const N: u32>(self, v: Self::B) -> Self::B;
+    /// 16-bit lanes shifted left.
+    fn shl_b<const N: u32>(self, v: Self::B) -> Self::B;
+    /// The first half as it is, the second shifted right as [`Wide::shr_b`].
+    fn shr_second<const N: u32>(self, v: Self::B) -> Self::B;
+    /// i16 lanes: in each group of 8 bytes' worth, byte `index` of `word`; 128 gives zero.
+    fn pick8(self, word: u64, index: &[u8; 64]) -> Self::B;
+    /// i16 lanes of signed bytes: high bytes picked by `index`, shifted down.
+    fn pick16(self, bytes: &[i8; 16], index: &[u8; 64]) -> Self::B;
+
+    /// Sixteen zeros.
+    fn zero_i(self) -> Self::I;
+    /// a - b * 2^N.
+    fn sub_shl<const N: u32>(self, a: Self::I, b: Self::I) -> Self::I;
+    /// acc + (codes * x summed by pairs) * scales summed by pairs; codes at most 127.
+    fn dot_scaled_b(self, acc: Self::I, codes: Self::B, x: Self::B, scales: Self::B) -> Self::I;
+    /// (codes - OFFSET) * x summed by fours; codes at most 127 unless OFFSET is 128.
+    fn dot_offset<const OFFSET: u8>(self, codes: Self::B, x: Self::B) -> Self::I;
+    /// mins[i / 2] * sums[i] summed by pairs in the first eight lanes, zeros in the others.
+    fn dot_mins(self, mins: u64, sums: &[i16; 16]) -> Self::I;
+    /// scales[i] * sums[i] summed by pairs in the first eight lanes, zeros in the others.
+    fn dot_sums(self, scales: &[i8; 16], sums: &[i16; 16]) -> Self::I;
+    /// Sums of lanes 0..8 of each, and of lanes 8..16.
+    fn reduce_halves(self, v: [Self::I; 4]) -> [[i32; 4]; 2];
+    /// f32 of an f16.
+    fn half(self, bits: u16) -> f32;
+    /// Asks for the cache line at `p`, which need not be readable.
+    fn prefetch(self, p: *const u8);
+}
+
+/// Code that runs on tiers with fast integer kernels.
+pub trait WideKernel {
+    /// What it gives.
+    type Out;
+    /// Runs with the tier's vectors.
+    fn run<S: Wide>(self, s: S) -> Self::Out;
+}

@@ -1,0 +1,256 @@
+//! [`Wide`] for AVX2 and AVX-VNNI: 64 bytes or sixteen i32 in two registers. The two differ in how
+//! they add products of bytes and of words.
+
+use super::wide::Wide;
+use super::x86::{Avx2, AvxVnni};
+use std::arch::x86_64::*;
+
+type Pair = [__m256i; 2];
+
+/// Loads 32 bytes.
+#[inline(always)]
+unsafe fn load(p: *const u8) -> __m256i {
+    // SAFETY: the caller has AVX2 and 32 readable bytes.
+    unsafe { _mm256_loadu_si256(p.cast()) }
+}
+
+/// The parts that AVX2 and AVX-VNNI share.
+macro_rules! wide {
+    ($tier:ty, $dot_words:expr, $dot_bytes:expr) => {
+        impl Wide for $tier {
+            type B = Pair;
+            type I = Pair;
+
+            #[inline(always)]
+            fn load_b(self, p: &[u8; 64]) -> Pair {
+                // SAFETY: the token proves AVX2; both halves lie in the array.
+                unsafe { [load(p.as_ptr()), load(p.as_ptr().add(32))] }
+            }
+            #[inline(always)]
+            fn store_b(self, v: Pair, p: &mut [u8; 64]) {
+                let p = p.as_mut_ptr();
+                // SAFETY: the token proves AVX2; both halves lie in the array.
+                unsafe {
+                    _mm256_storeu_si256(p.cast(), v[0]);
+                    _mm256_storeu_si256(p.add(32).cast(), v[1]);
+                }
+            }
+            #[inline(always)]
+            fn load_x(self, p: &[i8; 64]) -> Pair {
+                // SAFETY: the token proves AVX2; both halves lie in the array.
+                unsafe { [load(p.as_ptr().cast()), load(p.as_ptr().add(32).cast())] }
+            }
+            #[inline(always)]
+            fn join(self, a: &[u8; 32], b: &[u8; 32]) -> Pair {
+                // SAFETY: the token proves AVX2; the arrays are 32 bytes long.
+                unsafe { [load(a.as_ptr()), load(b.as_ptr())] }
+            }
+            #[inline(always)]
+            fn join_x(self, a: &[i8; 32], b: &[i8; 32]) -> Pair {
+                // SAFETY: the token proves AVX2; the arrays are 32 bytes long.
+                unsafe { [load(a.as_ptr().cast()), load(b.as_ptr().cast())] }
+            }
+            #[inline(always)]
+            fn nibbles(self, a: &[u8; 16], b: &[u8; 16]) -> Pair {
+                // SAFETY: the token proves AVX2; the arrays are 16 bytes long.
+                unsafe {
+                    let mask = _mm256_set1_epi8(15);
+                    [a, b].map(|p| {
+                        let v = _mm_loadu_si128(p.as_ptr().cast());
+                        _mm256_and_si256(_mm256_set_m128i(_mm_srli_epi16::<4>(v), v), mask)
+                    })
+                }
+            }
+            #[inline(always)]
+            fn splat_b(self, x: u8) -> Pair {
+                // SAFETY: the token proves AVX2.
+                unsafe { [_mm256_set1_epi8(x.cast_signed()); 2] }
+            }
+            #[inline(always)]
+            fn and_b(self, a: Pair, b: Pair) -> Pair {
+                // SAFETY: the token proves AVX2.
+                unsafe { [_mm256_and_si256(a[0], b[0]), _mm256_and_si256(a[1], b[1])] }
+            }
+            #[inline(always)]
+            fn or_b(self, a: Pair, b: Pair) -> Pair {
+                // SAFETY: the token proves AVX2.
+                unsafe { [_mm256_or_si256(a[0], b[0]), _mm256_or_si256(a[1], b[1])] }
+            }
+            #[inline(always)]
+            fn flip_sign(self, v: Pair) -> Pair {
+                // SAFETY: the token proves AVX2.
+                unsafe { v.map(|v| _mm256_xor_si256(v, _mm256_set1_epi8(-128))) }
+            }
+            #[inline(always)]
+            fn spread_bits(self, bits: u64) -> Pair {
+                // SAFETY: the token proves AVX2.
+                unsafe {
+                    let byte = _mm256_set_epi64x(
+                        0x0303_0303_0303_0303,
+                        0x0202_0202_0202_0202,
+                        0x0101_0101_0101_0101,
+                        0,
+                    );
+                    let bit = _mm256_set1_epi64x(0x8040_2010_0804_0201u64.cast_signed());
+                    [bits as u32, (bits >> 32) as u32].map(|word| {
+                        let word = _mm256_set1_epi32(word.cast_signed());
+                        let byte = _mm256_shuffle_epi8(word, byte);
+                        _mm256_cmpeq_epi8(_mm256_and_si256(byte, bit), bit)
+                    })
+                }
+            }
+            #[inline(always)]
+            fn shr_b<const N: u32>(self, v: Pair) -> Pair {
+                // SAFETY: the token proves AVX2.
+                unsafe {
+                    let n = _mm_cvtsi32_si128(N.cast_signed());
+                    [_mm256_srl_epi16(v[0], n), _mm256_srl_epi16(v[1], n)]
+                }
+            }
+            #[inline(always)]
+            fn shl_b<const N: u32>(self, v: Pair) -> Pair {
+                // SAFETY: the token proves AVX2.
+                unsafe {
+                    let n = _mm_cvtsi32_si128(N.cast_signed());
+                    [_mm256_sll_epi16(v[0], n), _mm256_sll_epi16(v[1], n)]
+                }
+            }
+            #[inline(always)]
+            fn shr_second<const N: u32>(self, v: Pair) -> Pair {
+                // SAFETY: the token proves AVX2.
+                unsafe { [v[0], _mm256_srl_epi16(v[1], _mm_cvtsi32_si128(N.cast_signed()))] }
+            }
+            #[inline(always)]
+            fn pick8(self, word: u64, index: &[u8; 64]) -> Pair {
+                let index = self.load_b(index);
+                // SAFETY: the token proves AVX2.
+                unsafe {
+                    let word = _mm256_set1_epi64x(word.cast_signed());
+                    [_mm256_shuffle_epi8(word, index[0]), _mm256_shuffle_epi8(word, index[1])]
+                }
+            }
+            #[inline(always)]
+            fn pick16(self, bytes: &[i8; 16], index: &[u8; 64]) -> Pair {
+                let index = self.load_b(index);
+                // SAFETY: the token proves AVX2; 16 bytes lie in the array.
+                unsafe {
+                    let bytes = _mm256_broadcastsi128_si256(_mm_loadu_si128(bytes.as_ptr().cast()));
+                    index.map(|i| _mm256_srai_epi16::<8>(_mm256_shuffle_epi8(bytes, i)))
+                }
+            }
+            #[inline(always)]
+            fn zero_i(self) -> Pair {
+                // SAFETY: the token proves AVX2.
+                unsafe { [_mm256_setzero_si256(); 2] }
+            }
+            #[inline(always)]
+            fn sub_shl<const N: u32>(self, a: Pair, b: Pair) -> Pair {
+                // SAFETY: the token proves AVX2.
+                unsafe {
+                    let n = _mm_cvtsi32_si128(N.cast_signed());
+                    let shifted = [_mm256_sll_epi32(b[0], n), _mm256_sll_epi32(b[1], n)];
+                    [_mm256_sub_epi32(a[0], shifted[0]), _mm256_sub_epi32(a[1], shifted[1])]
+                }
+            }
+            #[inline(always)]
+            fn dot_scaled_b(self, acc: Pair, codes: Pair, x: Pair, scales: Pair) -> Pair {
+                // SAFETY: the token proves the features of the tier.
+                unsafe {
+                    let one = |i: usize| {
+                        $dot_words(acc[i], _mm256_maddubs_epi16(codes[i], x[i]), scales[i])
+                    };
+                    [one(0), one(1)]
+                }
+            }
+            #[inline(always)]
+            fn dot_offset<const OFFSET: u8>(self, codes: Pair, x: Pair) -> Pair {
+                // SAFETY: the token proves the features of the tier.
+                unsafe {
+                    let zero = _mm256_setzero_si256();
+                    let offset = _mm256_set1_epi8(OFFSET.cast_signed());
+                    let one = |i: usize| {
+                        if OFFSET == 128 {
+                            let w = _mm256_xor_si256(codes[i], offset);
+                            let x = _mm256_sign_epi8(x[i], w);
+                            return $dot_bytes(zero, _mm256_abs_epi8(w), x);
+                        }
+                        let sum = $dot_bytes(zero, codes[i], x[i]);
+                        if OFFSET == 0 {
+                            return sum;
+                        }
+                        _mm256_sub_epi32(sum, $dot_bytes(zero, offset, x[i]))
+                    };
+                    [one(0), one(1)]
+                }
+            }
+            #[inline(always)]
+            fn dot_mins(self, mins: u64, sums: &[i16; 16]) -> Pair {
+                // SAFETY: the token proves AVX2; 32 bytes lie in the array.
+                unsafe {
+                    let mins = _mm_cvtsi64_si128(mins.cast_signed());
+                    let mins = _mm256_cvtepu8_epi16(_mm_unpacklo_epi8(mins, mins));
+                    let sum = _mm256_madd_epi16(mins, load(sums.as_ptr().cast()));
+                    [sum, _mm256_setzero_si256()]
+                }
+            }
+            #[inline(always)]
+            fn dot_sums(self, scales: &[i8; 16], sums: &[i16; 16]) -> Pair {
+                // SAFETY: the token proves AVX2; the arrays hold 16 and 32 bytes.
+                unsafe {
+                    let scales = _mm_loadu_si128(scales.as_ptr().cast());
+                    let sums = load(sums.as_ptr().cast());
+                    let sum = _mm256_madd_epi16(_mm256_cvtepi8_epi16(scales), sums);
+                    [sum, _mm256_setzero_si256()]
+                }
+            }
+            #[inline(always)]
+            fn reduce_halves(self, v: [Pair; 4]) -> [[i32; 4]; 2] {
+                let mut out = [[0; 4]; 2];
+                for (half, out) in out.iter_mut().enumerate() {
+                    // SAFETY: the token proves AVX2; 16 bytes lie in the array.
+                    unsafe {
+                        let a = _mm256_hadd_epi32(v[0][half], v[1][half]);
+                        let b = _mm256_hadd_epi32(v[2][half], v[3][half]);
+                        let sum = _mm256_hadd_epi32(a, b);
+                        let high = _mm256_extracti128_si256::<1>(sum);
+                        let sum = _mm_add_epi32(_mm256_castsi256_si128(sum), high);
+                        _mm_storeu_si128(out.as_mut_ptr().cast(), sum);
+                    }
+                }
+                out
+            }
+            #[inline(always)]
+            fn half(self, bits: u16) -> f32 {
+                // SAFETY: the token proves F16C.
+                unsafe { _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(i32::from(bits)))) }
+            }
+            #[inline(always)]
+            fn prefetch(self, p: *const u8) {
+                // SAFETY: a hint; no memory is accessed as far as the program can tell.
+                unsafe { _mm_prefetch::<_MM_HINT_T0>(p.cast()) };
+            }
+        }
+    };
+}
+
+/// acc + a * b summed by pairs.
+#[inline(always)]
+unsafe fn words_avx2(acc: __m256i, a: __m256i, b: __m256i) -> __m256i {
+    // SAFETY: the caller has AVX2.
+    unsafe { _mm256_add_epi32(acc, _mm256_madd_epi16(a, b)) }
+}
+
+/// acc + a * b summed by fours; a at most 128.
+#[inline(always)]
+unsafe fn bytes_avx2(acc: __m256i, a: __m256i, b: __m256i) -> __m256i {
+    // SAFETY: the caller has AVX2.
+    unsafe {
+        let sum = _mm256_madd_epi16(_mm256_maddubs_epi16(a, b), _mm256_set1_epi16(1));
+        _mm256_add_epi32(acc, sum)
+    }
+}
+
+wide!(Avx2, words_avx2, bytes_avx2);
+wide!(AvxVnni, |acc, a, b| _mm256_dpwssd_avx_epi32(acc, a, b), |acc, a, b| {
+    _mm256_dpbusd_avx_epi32(acc, a, b)
+});
