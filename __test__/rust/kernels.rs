@@ -3,9 +3,12 @@
 #![allow(unsafe_code, reason = "guard pages are made with mmap")]
 
 use crate::runner::{data, json};
+use node_chord::backend::cpu::kernel::acts::PACK_ROWS_MIN;
 use node_chord::backend::cpu::kernel::linear::{Acts, Args};
+use node_chord::backend::cpu::kernel::pack::{PackBuffer, Packed};
 use node_chord::backend::cpu::kernel::quantise::{ActKind, Bytes, QuantiseRow};
 use node_chord::backend::cpu::kernel::stripe::Shared;
+use node_chord::backend::cpu::pool::Pool;
 use node_chord::backend::cpu::simd::Tier;
 use node_chord::backend::cpu::table::Table;
 use node_chord::quant::TensorType;
@@ -151,6 +154,29 @@ impl Input {
     }
 }
 
+/// The packed form that the matrix kernels read: bytes, sums, scales, vectors.
+fn pack(
+    tier: Tier,
+    acts: Acts<'_>,
+    n: usize,
+    k: usize,
+) -> Option<(Vec<i8>, Vec<i32>, Vec<f32>, usize)> {
+    let (kind, bytes) = match acts {
+        Acts::Float(_) => return None,
+        Acts::Block32(bytes) => (ActKind::Block32, bytes),
+        Acts::Block256(bytes) => (ActKind::Block256, bytes),
+    };
+    if n < PACK_ROWS_MIN || !tier.is_wide() {
+        return None;
+    }
+    let mut buffer = PackBuffer::default();
+    let mut pool = Pool::new(1).unwrap();
+    let ranges = std::iter::once(0..n);
+    buffer.fill(&mut pool, kind, (bytes, k), ranges, PACK_ROWS_MIN).unwrap();
+    let packed = buffer.view(kind, &(0..n), k).unwrap();
+    Some((packed.qs.to_vec(), packed.sums.to_vec(), packed.ds.to_vec(), packed.vectors))
+}
+
 /// y `[n, rows]` by one tier.
 fn linear(tier: Tier, kind: TensorType, w: &[u8], x: &[f32], k: usize, at_end: bool) -> Vec<f32> {
     let input = Input::new(tier, Table::new(tier).linear(kind).act, x, k, at_end);
@@ -170,12 +196,23 @@ fn product(
     let rows = w.len() / kind.row_bytes(k).unwrap();
     let weights = Guarded::new(w, at_end);
     let mut out = Guarded::new(&vec![0.0f32; n * rows], at_end);
+    let pack = pack(tier, acts, n, k);
+    let guarded = pack.as_ref().map(|p| {
+        let qs = Guarded::new(p.0.as_slice(), at_end);
+        (qs, Guarded::new(p.1.as_slice(), at_end), Guarded::new(p.2.as_slice(), at_end), p.3)
+    });
+    let packed = guarded.as_ref().map(|(qs, sums, ds, vectors)| Packed {
+        qs: qs.get(),
+        sums: sums.get(),
+        ds: ds.get(),
+        vectors: *vectors,
+    });
     {
         let shared = Shared::new(out.get_mut(), rows);
         // SAFETY: the only stripe.
         let mut stripe = unsafe { shared.stripe(0..rows) };
         let weights = weights.get();
-        kernel.call(tier, Args { weights, k, acts, out: &mut stripe });
+        kernel.call(tier, Args { weights, k, acts, packed, out: &mut stripe });
     }
     out.get().to_vec()
 }

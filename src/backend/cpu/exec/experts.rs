@@ -164,7 +164,8 @@ impl Exec {
         room.acts.clear();
         for id in ids {
             let kind = self.table.linear(self.plan.weight(*id).kind).act;
-            room.acts.prepare(0, kind, (tier, &mut self.pool), x, k)?;
+            let ranges = &mut room.used.iter().map(|(_, rows)| rows.clone());
+            room.acts.prepare(0, kind, (tier, &mut self.pool), (x, k), ranges)?;
         }
         let outs = [
             Shared::new(&mut out[..n * n_out], n_out),

@@ -34,7 +34,13 @@ impl Exec {
         let rows = self.rows(step.inputs[0]);
         let x = self.arena.get(self.layout.slot(step.inputs[0]), rows * k);
         let tag = step.inputs[0].0;
-        self.acts.prepare(tag, kernel.act, (tier, &mut self.pool), x, k)?;
+        self.acts.prepare(
+            tag,
+            kernel.act,
+            (tier, &mut self.pool),
+            (x, k),
+            &mut std::iter::once(0..rows),
+        )?;
         let shared = Shared::new(out, n_out);
         let bytes = weights.bytes(id);
         let product = Product { kernel, weights: bytes, n_out, k, rows: 0..rows, out: &shared };

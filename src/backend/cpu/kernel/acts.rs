@@ -5,9 +5,14 @@ use super::super::simd::Tier;
 use super::buffer::Buffer;
 use super::drive::for_rows;
 use super::linear::Acts;
+use super::pack::{PackBuffer, Packed};
 use super::quantise::{ActKind, Bytes, QuantiseRow};
 use super::stripe::Shared;
 use crate::error::Result;
+use std::ops::Range;
+
+/// Rows from which packing and the matrix kernels pay.
+pub const PACK_ROWS_MIN: usize = 6;
 
 /// Bytes of one matrix `[n_rows, k]`, with scales and sums.
 #[derive(Default)]
@@ -41,7 +46,7 @@ impl Quantised {
         })
     }
 
-    fn view(&self, rows: std::ops::Range<usize>, k: usize, kind: ActKind) -> Bytes<'_> {
+    fn view(&self, rows: Range<usize>, k: usize, kind: ActKind) -> Bytes<'_> {
         let part = |width: usize| rows.start * width..rows.end * width;
         Bytes {
             qs: &self.qs[part(k)],
@@ -60,6 +65,7 @@ impl Quantised {
 pub struct ActCache {
     tags: [Option<u32>; 2],
     forms: [Quantised; 2],
+    packs: [PackBuffer; 2],
 }
 
 fn index(kind: ActKind) -> Option<usize> {
@@ -76,7 +82,8 @@ impl ActCache {
         self.tags = [None; 2];
     }
 
-    /// Makes the form of value `tag` if it is not there yet.
+    /// Makes the form of value `tag` if it is not there yet; products will take the rows in
+    /// these ranges.
     ///
     /// # Errors
     /// `ERR_INSUFFICIENT_MEMORY`.
@@ -85,15 +92,26 @@ impl ActCache {
         tag: u32,
         kind: ActKind,
         tools: (Tier, &mut Pool),
-        x: &[f32],
-        k: usize,
+        (x, k): (&[f32], usize),
+        ranges: &mut dyn Iterator<Item = Range<usize>>,
     ) -> Result<()> {
-        if let Some(i) = index(kind).filter(|i| self.tags[*i] != Some(tag)) {
-            self.tags[i] = None;
-            self.forms[i].fill(kind, tools, x, k)?;
-            self.tags[i] = Some(tag);
+        let Some(i) = index(kind).filter(|i| self.tags[*i] != Some(tag)) else { return Ok(()) };
+        let (tier, pool) = tools;
+        self.tags[i] = None;
+        self.packs[i].clear();
+        self.forms[i].fill(kind, (tier, pool), x, k)?;
+        if tier.is_wide() {
+            let bytes = self.forms[i].view(0..x.len() / k, k, kind);
+            self.packs[i].fill(pool, kind, (bytes, k), ranges, PACK_ROWS_MIN)?;
         }
+        self.tags[i] = Some(tag);
         Ok(())
+    }
+
+    /// The packed form of a range of rows, if it was large enough to be packed.
+    #[must_use]
+    pub fn packed(&self, kind: ActKind, rows: &Range<usize>, k: usize) -> Option<Packed<'_>> {
+        self.packs.get(index(kind)?)?.view(kind, rows, k)
     }
 
     /// Some rows of the prepared form; `x` are all rows as floats.
@@ -102,7 +120,7 @@ impl ActCache {
         &'a self,
         kind: ActKind,
         x: &'a [f32],
-        rows: std::ops::Range<usize>,
+        rows: Range<usize>,
         k: usize,
     ) -> Acts<'a> {
         match kind {
@@ -128,6 +146,7 @@ impl ActCache {
     /// Bytes held.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        self.forms.iter().map(Quantised::bytes).sum()
+        self.forms.iter().map(Quantised::bytes).sum::<usize>()
+            + self.packs.iter().map(PackBuffer::bytes).sum::<usize>()
     }
 }

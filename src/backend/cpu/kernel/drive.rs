@@ -3,9 +3,10 @@
 
 use super::super::pool::Pool;
 use super::super::simd::Tier;
-use super::acts::ActCache;
+use super::acts::{ActCache, PACK_ROWS_MIN};
 use super::attend::{Item, KvLayerView, PageView, ROWS, Scratch};
 use super::linear::{Args, Linear};
+use super::matmul::PANEL;
 use super::stripe::Shared;
 use crate::error::{Error, Result};
 use crate::plan::Attend;
@@ -89,6 +90,9 @@ impl Product<'_> {
 
     /// Columns of a chunk.
     fn step(&self, threads: usize) -> usize {
+        if self.rows.len() >= PACK_ROWS_MIN {
+            return PANEL;
+        }
         let row_bytes = self.weights.len() / self.n_out;
         let wanted = (CHUNK_BYTES / row_bytes.max(1)).min(self.n_out.div_ceil(3 * threads));
         wanted.next_multiple_of(COLUMNS)
@@ -127,8 +131,9 @@ pub fn products(
             // SAFETY: chunks cover disjoint columns, products disjoint outputs.
             let mut out = unsafe { p.out.piece(p.rows.clone(), columns.clone()) };
             let weights = &p.weights[columns.start * row_bytes..columns.end * row_bytes];
+            let packed = acts.packed(p.kernel.act, &p.rows, p.k);
             let acts = acts.view(p.kernel.act, x, p.rows.clone(), p.k);
-            p.kernel.call(tier, Args { weights, k: p.k, acts, out: &mut out });
+            p.kernel.call(tier, Args { weights, k: p.k, acts, packed, out: &mut out });
             after(index, columns);
             return;
         }

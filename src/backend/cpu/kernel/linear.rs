@@ -11,7 +11,9 @@
 use super::super::simd::{Kernel, LANES, Simd, Tier};
 use super::float::{FloatType, dequantise};
 use super::math::load_padded;
+use super::matmul::{Matmul, Matmul32};
 use super::matvec::{Dot32, Dot256, Matvec32, Matvec256};
+use super::pack::{LANE_ROWS, Packed};
 use super::quantise::{ActKind, Bytes};
 use super::stripe::Stripe;
 use super::unpack::{Block32, Block256, Type32, Type256};
@@ -40,6 +42,8 @@ pub struct Args<'a, 'b> {
     pub k: usize,
     /// `[n_rows, k]`.
     pub acts: Acts<'a>,
+    /// The same packed, if there are enough rows.
+    pub packed: Option<Packed<'a>>,
     /// `[n_rows, weight rows]`.
     pub out: &'a mut Stripe<'b>,
 }
@@ -48,12 +52,24 @@ impl Args<'_, '_> {
     /// Whether all lengths belong together.
     fn fits(&self, kind: TensorType) -> bool {
         let n = self.out.n_rows();
+        let block = if matches!(self.acts, Acts::Block256(_)) { 256 } else { 32 };
+        let packed = self.packed.is_none_or(|p| {
+            let rows = p.vectors * LANE_ROWS;
+            rows >= n
+                && p.qs.len() >= rows * self.k
+                && p.sums.len() >= rows * self.k / 32
+                && p.ds.len() >= rows * self.k / block
+        });
         let bytes = |b: Bytes<'_>, block: usize, sum: usize| {
             b.qs.len() >= n * self.k
                 && b.ds.len() >= n * self.k / block
                 && b.sums.len() >= n * self.k / sum
         };
-        kind.row_bytes(self.k).is_some_and(|row| self.weights.len() == row * self.out.width())
+        self.k > 0
+            && packed
+            && kind
+                .row_bytes(self.k)
+                .is_some_and(|row| self.weights.len() == row * self.out.width())
             && match self.acts {
                 Acts::Float(x) => x.len() >= n * self.k,
                 Acts::Block32(b) => self.k.is_multiple_of(32) && bytes(b, 32, 32),
@@ -77,7 +93,7 @@ pub struct Linear {
 impl Linear {
     /// The kernel of a type with 256-value blocks.
     #[must_use]
-    pub fn of256<T: Type256 + Dot256>(kind: TensorType) -> Self {
+    pub fn of256<T: Dot256>(kind: TensorType) -> Self {
         let run = |tier: Tier, _, mut args: Args<'_, '_>| {
             if let Acts::Block256(x) = args.acts {
                 if !vectors256::<T>(tier, x, &mut args) {
@@ -90,7 +106,7 @@ impl Linear {
 
     /// The kernel of a type with 32-value blocks.
     #[must_use]
-    pub fn of32<T: Type32 + Dot32>(kind: TensorType) -> Self {
+    pub fn of32<T: Dot32>(kind: TensorType) -> Self {
         let run = |tier: Tier, _, mut args: Args<'_, '_>| {
             if let Acts::Block32(x) = args.acts {
                 if !vectors32::<T>(tier, x, &mut args) {
@@ -133,6 +149,10 @@ impl Linear {
 /// Row by row through the one-row kernel of a fast tier; `false` if this tier has none.
 fn vectors256<T: Dot256>(tier: Tier, x: Bytes<'_>, args: &mut Args<'_, '_>) -> bool {
     let (weights, k) = (args.weights, args.k);
+    if let Some(x) = args.packed {
+        let out = &mut *args.out;
+        return tier.call_wide(Matmul::<T> { weights, k, x, out, life: PhantomData }).is_some();
+    }
     (0..args.out.n_rows()).all(|row| {
         let x = x.row(row, k, ActKind::Block256);
         let out = &mut *args.out;
@@ -143,6 +163,11 @@ fn vectors256<T: Dot256>(tier: Tier, x: Bytes<'_>, args: &mut Args<'_, '_>) -> b
 /// The same for 32-value blocks.
 fn vectors32<T: Dot32>(tier: Tier, x: Bytes<'_>, args: &mut Args<'_, '_>) -> bool {
     let (weights, k) = (args.weights, args.k);
+    if let Some(x) = args.packed {
+        let out = &mut *args.out;
+        let many = Matmul::<T> { weights, k, x, out, life: PhantomData };
+        return tier.call_wide(Matmul32(many)).is_some();
+    }
     (0..args.out.n_rows()).all(|row| {
         let x = x.row(row, k, ActKind::Block32);
         let out = &mut *args.out;
@@ -170,7 +195,7 @@ impl<T: Type256> Kernel for Rows256<'_, '_, T> {
             for (r, row) in self.args.weights.chunks_exact(n_blocks * T::BYTES).enumerate() {
                 let mut acc = [0.0f32; ROWS];
                 for (b, bytes) in row.chunks_exact(T::BYTES).enumerate() {
-                    T::unpack(bytes, &mut block);
+                    T::unpack(s, bytes, &mut block);
                     for (i, acc) in acc.iter_mut().enumerate().take(count) {
                         let at = (first + i) * n_blocks + b;
                         *acc = step256::<S, T>(s, &block, self.x, at, *acc);
@@ -221,7 +246,7 @@ impl<T: Type32> Kernel for Rows32<'_, '_, T> {
             for (r, row) in self.args.weights.chunks_exact(n_blocks * T::BYTES).enumerate() {
                 let mut acc = [0.0f32; ROWS];
                 for (b, bytes) in row.chunks_exact(T::BYTES).enumerate() {
-                    T::unpack(bytes, &mut block);
+                    T::unpack(s, bytes, &mut block);
                     for (i, acc) in acc.iter_mut().enumerate().take(count) {
                         let at = (first + i) * n_blocks + b;
                         *acc = step32::<S, T>(s, &block, self.x, at, *acc);

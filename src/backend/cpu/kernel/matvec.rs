@@ -12,15 +12,14 @@
 use super::super::simd::wide::{Wide, WideKernel};
 use super::quantise::Bytes;
 use super::stripe::Stripe;
+use super::unpack::{Type32, Type256};
 use std::marker::PhantomData;
 
 /// Bytes ahead of a stream that are asked for.
 const AHEAD: usize = 2048;
 
 /// A type with 256-value blocks, as registers see it.
-pub trait Dot256: 'static {
-    /// Bytes of a block.
-    const BYTES: usize;
+pub trait Dot256: Type256 {
     /// Lanes of T, lanes of M, d, dmin of a block against 256 values of x with their sums.
     fn dot<S: Wide>(s: S, block: &[u8], x: &[i8; 256], sums: &[i16; 16]) -> Parts<S>;
 }
@@ -38,13 +37,9 @@ pub struct Parts<S: Wide> {
 }
 
 /// A type with 32-value blocks, as registers see it.
-pub trait Dot32: 'static {
-    /// Bytes of a block.
-    const BYTES: usize;
+pub trait Dot32: Type32 {
     /// Subtracted from every code.
     const OFFSET: u8;
-    /// Whether blocks have an `m` after `d`.
-    const MIN: bool;
     /// The codes of two blocks.
     fn codes<S: Wide>(s: S, a: &[u8], b: &[u8]) -> S::B;
 }
@@ -93,11 +88,7 @@ impl<T: Dot256> WideKernel for Matvec256<'_, '_, T> {
 
 /// R rows, the fixed order of f32 operations in each.
 #[inline(always)]
-fn rows256<S: Wide, T: Dot256, const R: usize>(
-    s: S,
-    rows: [&[u8]; R],
-    x: Bytes<'_>,
-) -> [f32; R] {
+fn rows256<S: Wide, T: Dot256, const R: usize>(s: S, rows: [&[u8]; R], x: Bytes<'_>) -> [f32; R] {
     let mut acc = [0.0f32; R];
     let (qs, sums) = (x.qs.as_chunks::<256>().0, x.sums.as_chunks::<16>().0);
     for (b, ((qs, sums), dx)) in qs.iter().zip(sums).zip(x.ds).enumerate() {

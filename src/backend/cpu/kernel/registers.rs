@@ -67,7 +67,6 @@ fn scales_6bit(b: &[u8]) -> (u64, u64) {
 }
 
 impl Dot256 for Q4K {
-    const BYTES: usize = 144;
     #[inline(always)]
     fn dot<S: Wide>(s: S, b: &[u8], x: &[i8; 256], sums: &[i16; 16]) -> Parts<S> {
         let (scales, mins) = scales_6bit(b);
@@ -86,7 +85,6 @@ impl Dot256 for Q4K {
 }
 
 impl Dot256 for Q5K {
-    const BYTES: usize = 176;
     #[inline(always)]
     fn dot<S: Wide>(s: S, b: &[u8], x: &[i8; 256], sums: &[i16; 16]) -> Parts<S> {
         let (scales, mins) = scales_6bit(b);
@@ -110,7 +108,6 @@ impl Dot256 for Q5K {
 }
 
 impl Dot256 for Q6K {
-    const BYTES: usize = 210;
     #[inline(always)]
     fn dot<S: Wide>(s: S, b: &[u8], x: &[i8; 256], sums: &[i16; 16]) -> Parts<S> {
         let scales = bytes::<16>(b, 192).map(u8::cast_signed);
@@ -133,7 +130,6 @@ impl Dot256 for Q6K {
 }
 
 impl Dot256 for Q2K {
-    const BYTES: usize = 84;
     #[inline(always)]
     fn dot<S: Wide>(s: S, b: &[u8], x: &[i8; 256], sums: &[i16; 16]) -> Parts<S> {
         let word = u128::from_le_bytes(*bytes(b, 0));
@@ -171,7 +167,6 @@ const fn plane(first: u8) -> [u8; 64] {
 }
 
 impl Dot256 for Q3K {
-    const BYTES: usize = 110;
     #[inline(always)]
     fn dot<S: Wide>(s: S, b: &[u8], x: &[i8; 256], sums: &[i16; 16]) -> Parts<S> {
         let (lo, hi) = (u64::from_le_bytes(*bytes(b, 96)), u32::from_le_bytes(*bytes(b, 104)));
@@ -202,9 +197,7 @@ impl Dot256 for Q3K {
 }
 
 impl Dot32 for Q40 {
-    const BYTES: usize = 18;
     const OFFSET: u8 = 8;
-    const MIN: bool = false;
     #[inline(always)]
     fn codes<S: Wide>(s: S, a: &[u8], b: &[u8]) -> S::B {
         s.nibbles(bytes(a, 2), bytes(b, 2))
@@ -212,9 +205,7 @@ impl Dot32 for Q40 {
 }
 
 impl Dot32 for Q41 {
-    const BYTES: usize = 20;
     const OFFSET: u8 = 0;
-    const MIN: bool = true;
     #[inline(always)]
     fn codes<S: Wide>(s: S, a: &[u8], b: &[u8]) -> S::B {
         s.nibbles(bytes(a, 4), bytes(b, 4))
@@ -229,9 +220,7 @@ fn fives<S: Wide>(s: S, nibbles: S::B, a: [u8; 4], b: [u8; 4]) -> S::B {
 }
 
 impl Dot32 for Q50 {
-    const BYTES: usize = 22;
     const OFFSET: u8 = 16;
-    const MIN: bool = false;
     #[inline(always)]
     fn codes<S: Wide>(s: S, a: &[u8], b: &[u8]) -> S::B {
         let nibbles = s.nibbles(bytes(a, 6), bytes(b, 6));
@@ -240,9 +229,7 @@ impl Dot32 for Q50 {
 }
 
 impl Dot32 for Q51 {
-    const BYTES: usize = 24;
     const OFFSET: u8 = 0;
-    const MIN: bool = true;
     #[inline(always)]
     fn codes<S: Wide>(s: S, a: &[u8], b: &[u8]) -> S::B {
         let nibbles = s.nibbles(bytes(a, 8), bytes(b, 8));
@@ -251,9 +238,7 @@ impl Dot32 for Q51 {
 }
 
 impl Dot32 for Q80 {
-    const BYTES: usize = 34;
     const OFFSET: u8 = 128;
-    const MIN: bool = false;
     #[inline(always)]
     fn codes<S: Wide>(s: S, a: &[u8], b: &[u8]) -> S::B {
         s.flip_sign(s.join(bytes(a, 2), bytes(b, 2)))

@@ -43,6 +43,17 @@ impl<'a, T: Plain> Shared<'a, T> {
         Stripe { matrix: self, rows, columns }
     }
 
+    /// `len` values from `at` on.
+    ///
+    /// # Safety
+    /// No other live piece of this matrix overlaps them.
+    #[allow(clippy::mut_from_ref, reason = "the caller promises to be alone")]
+    pub unsafe fn line(&self, at: usize, len: usize) -> &mut [T] {
+        assert!(at + len <= self.n_rows * self.width, "line outside the matrix");
+        // SAFETY: inside the borrowed slice by the assertion; alone by the caller's promise.
+        unsafe { std::slice::from_raw_parts_mut(self.start.add(at), len) }
+    }
+
     /// One whole row.
     ///
     /// # Safety

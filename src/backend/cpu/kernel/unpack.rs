@@ -5,7 +5,7 @@
 //!  32-value block: w[i] = d * (code[i] - OFFSET) + m
 //! ```
 
-use half::f16;
+use super::super::simd::Simd;
 
 /// Codes and scales of a 256-value block.
 #[repr(C, align(64))]
@@ -54,10 +54,12 @@ pub trait Type256: 'static {
     const OFFSET: i32;
     /// Whether blocks have mins.
     const MINS: bool;
+    /// Values under one scale: 16 or 32.
+    const SUB: usize;
     /// Name in kernels' names.
     const NAME: &'static str;
     /// Takes a block of `BYTES` bytes apart.
-    fn unpack(block: &[u8], out: &mut Block256);
+    fn unpack<S: Simd>(s: S, block: &[u8], out: &mut Block256);
 }
 
 /// A type with 32-value blocks.
@@ -69,12 +71,12 @@ pub trait Type32: 'static {
     /// Name in kernels' names.
     const NAME: &'static str;
     /// Takes a block of `BYTES` bytes apart.
-    fn unpack(block: &[u8], out: &mut Block32);
+    fn unpack<S: Simd>(s: S, block: &[u8], out: &mut Block32);
 }
 
 #[inline(always)]
-fn half_at(b: &[u8], at: usize) -> f32 {
-    f16::from_bits(u16::from_le_bytes([b[at], b[at + 1]])).to_f32()
+fn half_at<S: Simd>(s: S, b: &[u8], at: usize) -> f32 {
+    s.half(u16::from_le_bytes([b[at], b[at + 1]]))
 }
 
 /// The eight 6-bit scales and mins of Q4_K and Q5_K, each for two sixteens.
@@ -103,11 +105,12 @@ impl Type256 for Q4K {
     const BYTES: usize = 144;
     const OFFSET: i32 = 0;
     const MINS: bool = true;
+    const SUB: usize = 32;
     const NAME: &'static str = "q4_k";
     #[inline(always)]
-    fn unpack(b: &[u8], out: &mut Block256) {
+    fn unpack<S: Simd>(s: S, b: &[u8], out: &mut Block256) {
         let b: &[u8; 144] = b.first_chunk().unwrap_or(&[0; 144]);
-        (out.d, out.dmin) = (half_at(b, 0), half_at(b, 2));
+        (out.d, out.dmin) = (half_at(s, b, 0), half_at(s, b, 2));
         scales_6bit(&b[4..16], &mut out.scales, &mut out.mins);
         for j in 0..4 {
             for i in 0..32 {
@@ -125,11 +128,12 @@ impl Type256 for Q5K {
     const BYTES: usize = 176;
     const OFFSET: i32 = 0;
     const MINS: bool = true;
+    const SUB: usize = 32;
     const NAME: &'static str = "q5_k";
     #[inline(always)]
-    fn unpack(b: &[u8], out: &mut Block256) {
+    fn unpack<S: Simd>(s: S, b: &[u8], out: &mut Block256) {
         let b: &[u8; 176] = b.first_chunk().unwrap_or(&[0; 176]);
-        (out.d, out.dmin) = (half_at(b, 0), half_at(b, 2));
+        (out.d, out.dmin) = (half_at(s, b, 0), half_at(s, b, 2));
         scales_6bit(&b[4..16], &mut out.scales, &mut out.mins);
         for j in 0..4 {
             for i in 0..32 {
@@ -147,11 +151,12 @@ impl Type256 for Q6K {
     const BYTES: usize = 210;
     const OFFSET: i32 = 32;
     const MINS: bool = false;
+    const SUB: usize = 16;
     const NAME: &'static str = "q6_k";
     #[inline(always)]
-    fn unpack(b: &[u8], out: &mut Block256) {
+    fn unpack<S: Simd>(s: S, b: &[u8], out: &mut Block256) {
         let b: &[u8; 210] = b.first_chunk().unwrap_or(&[0; 210]);
-        out.d = half_at(b, 208);
+        out.d = half_at(s, b, 208);
         for i in 0..16 {
             out.scales[i] = i16::from(b[192 + i].cast_signed());
         }
@@ -174,14 +179,15 @@ impl Type256 for Q2K {
     const BYTES: usize = 84;
     const OFFSET: i32 = 0;
     const MINS: bool = true;
+    const SUB: usize = 16;
     const NAME: &'static str = "q2_k";
     #[inline(always)]
-    fn unpack(b: &[u8], out: &mut Block256) {
+    fn unpack<S: Simd>(s: S, b: &[u8], out: &mut Block256) {
         let b: &[u8; 84] = b.first_chunk().unwrap_or(&[0; 84]);
-        (out.d, out.dmin) = (half_at(b, 80), half_at(b, 82));
-        for (i, byte) in b.iter().enumerate().take(16) {
-            out.scales[i] = i16::from(byte & 15);
-            out.mins[i] = i16::from(byte >> 4);
+        (out.d, out.dmin) = (half_at(s, b, 80), half_at(s, b, 82));
+        for i in 0..16 {
+            out.scales[i] = i16::from(b[i] & 15);
+            out.mins[i] = i16::from(b[i] >> 4);
         }
         for j in 0..2 {
             for s in 0..4 {
@@ -199,11 +205,12 @@ impl Type256 for Q3K {
     const BYTES: usize = 110;
     const OFFSET: i32 = 4;
     const MINS: bool = false;
+    const SUB: usize = 16;
     const NAME: &'static str = "q3_k";
     #[inline(always)]
-    fn unpack(b: &[u8], out: &mut Block256) {
+    fn unpack<S: Simd>(s: S, b: &[u8], out: &mut Block256) {
         let b: &[u8; 110] = b.first_chunk().unwrap_or(&[0; 110]);
-        out.d = half_at(b, 108);
+        out.d = half_at(s, b, 108);
         for i in 0..16 {
             let lo = (b[96 + i % 8] >> (4 * (i / 8))) & 15;
             let hi = (b[104 + i % 4] >> (2 * (i / 4))) & 3;
@@ -239,9 +246,9 @@ impl Type32 for Q40 {
     const MIN: bool = false;
     const NAME: &'static str = "q4_0";
     #[inline(always)]
-    fn unpack(b: &[u8], out: &mut Block32) {
+    fn unpack<S: Simd>(s: S, b: &[u8], out: &mut Block32) {
         let b: &[u8; 18] = b.first_chunk().unwrap_or(&[0; 18]);
-        out.d = half_at(b, 0);
+        out.d = half_at(s, b, 0);
         nibbles(&b[2..], [0; 4], 8, &mut out.codes);
     }
 }
@@ -253,9 +260,9 @@ impl Type32 for Q41 {
     const MIN: bool = true;
     const NAME: &'static str = "q4_1";
     #[inline(always)]
-    fn unpack(b: &[u8], out: &mut Block32) {
+    fn unpack<S: Simd>(s: S, b: &[u8], out: &mut Block32) {
         let b: &[u8; 20] = b.first_chunk().unwrap_or(&[0; 20]);
-        (out.d, out.m) = (half_at(b, 0), half_at(b, 2));
+        (out.d, out.m) = (half_at(s, b, 0), half_at(s, b, 2));
         nibbles(&b[4..], [0; 4], 0, &mut out.codes);
     }
 }
@@ -267,9 +274,9 @@ impl Type32 for Q50 {
     const MIN: bool = false;
     const NAME: &'static str = "q5_0";
     #[inline(always)]
-    fn unpack(b: &[u8], out: &mut Block32) {
+    fn unpack<S: Simd>(s: S, b: &[u8], out: &mut Block32) {
         let b: &[u8; 22] = b.first_chunk().unwrap_or(&[0; 22]);
-        out.d = half_at(b, 0);
+        out.d = half_at(s, b, 0);
         nibbles(&b[6..], [b[2], b[3], b[4], b[5]], 16, &mut out.codes);
     }
 }
@@ -281,9 +288,9 @@ impl Type32 for Q51 {
     const MIN: bool = true;
     const NAME: &'static str = "q5_1";
     #[inline(always)]
-    fn unpack(b: &[u8], out: &mut Block32) {
+    fn unpack<S: Simd>(s: S, b: &[u8], out: &mut Block32) {
         let b: &[u8; 24] = b.first_chunk().unwrap_or(&[0; 24]);
-        (out.d, out.m) = (half_at(b, 0), half_at(b, 2));
+        (out.d, out.m) = (half_at(s, b, 0), half_at(s, b, 2));
         nibbles(&b[8..], [b[4], b[5], b[6], b[7]], 0, &mut out.codes);
     }
 }
@@ -295,9 +302,9 @@ impl Type32 for Q80 {
     const MIN: bool = false;
     const NAME: &'static str = "q8_0";
     #[inline(always)]
-    fn unpack(b: &[u8], out: &mut Block32) {
+    fn unpack<S: Simd>(s: S, b: &[u8], out: &mut Block32) {
         let b: &[u8; 34] = b.first_chunk().unwrap_or(&[0; 34]);
-        out.d = half_at(b, 0);
+        out.d = half_at(s, b, 0);
         for i in 0..32 {
             out.codes[i] = b[2 + i].cast_signed();
         }

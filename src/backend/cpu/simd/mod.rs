@@ -29,6 +29,8 @@ pub trait Simd: Copy + Send + Sync + 'static {
     fn load(self, p: &[f32; 16]) -> Self::F;
     /// Lanes to memory.
     fn store(self, v: Self::F, p: &mut [f32; 16]);
+    /// f32 of an f16.
+    fn half(self, bits: u16) -> f32;
     /// Lanes from sixteen little-endian f16.
     fn load_f16(self, p: &[u8; 32]) -> Self::F;
     /// Lanes from sixteen little-endian bf16.
@@ -163,6 +165,12 @@ impl Tier {
             // SAFETY: as above, and AVX-512 F, BW, VL, DQ, VNNI, VBMI.
             Kind::Avx512 => unsafe { x86_512::call(x86_512::Avx512::assume(), kernel) },
         }
+    }
+
+    /// Whether this tier has fast integer kernels.
+    #[must_use]
+    pub fn is_wide(self) -> bool {
+        self.0 != Kind::Portable
     }
 
     /// Runs a fast integer kernel compiled for this tier, if it has any.

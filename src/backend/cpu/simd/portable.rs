@@ -40,6 +40,9 @@ impl Simd for Portable {
     fn store(self, v: F, p: &mut [f32; 16]) {
         *p = v;
     }
+    fn half(self, bits: u16) -> f32 {
+        f16::from_bits(bits).to_f32()
+    }
     fn load_f16(self, p: &[u8; 32]) -> F {
         lanes(|l| f16::from_bits(half_bits(p, l)).to_f32())
     }

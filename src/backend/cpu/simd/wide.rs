@@ -5,6 +5,10 @@ use super::Simd;
 
 /// A tier with fast integer kernels.
 pub trait Wide: Simd {
+    /// Vector registers.
+    const REGISTERS: usize;
+    /// Whether `dot_quads::<128>` subtracts 128 from codes.
+    const SIGNED_QUADS: bool;
     /// 64 bytes.
     type B: Copy;
     /// Sixteen i32.
@@ -16,6 +20,8 @@ pub trait Wide: Simd {
     fn store_b(self, v: Self::B, p: &mut [u8; 64]);
     /// Activations from memory.
     fn load_x(self, p: &[i8; 64]) -> Self::B;
+    /// Four bytes of codes, at 4 `index`, everywhere.
+    fn splat_quad(self, codes: &[u8; 256], index: usize) -> Self::B;
     /// Two halves.
     fn join(self, a: &[u8; 32], b: &[u8; 32]) -> Self::B;
     /// Two halves of activations.
@@ -45,6 +51,21 @@ pub trait Wide: Simd {
 
     /// Sixteen zeros.
     fn zero_i(self) -> Self::I;
+    /// Every lane `x`.
+    fn splat_i(self, x: i32) -> Self::I;
+    /// Lanes from memory.
+    fn load_i(self, p: &[i32; 16]) -> Self::I;
+    /// acc + a * b.
+    fn mul_add_i(self, acc: Self::I, a: Self::I, b: Self::I) -> Self::I;
+    /// acc + products of i16 summed by pairs.
+    fn dot_words(self, acc: Self::I, a: Self::I, b: Self::I) -> Self::I;
+    /// acc + codes * x summed by fours; OFFSET 128 says that codes may be above 127, and is
+    /// subtracted from them if [`Wide::SIGNED_QUADS`].
+    fn dot_quads<const OFFSET: u8>(self, acc: Self::I, codes: Self::B, x: Self::B) -> Self::I;
+    /// To f32.
+    fn to_f(self, v: Self::I) -> Self::F;
+    /// -(a * b) + c, rounded once.
+    fn fnma(self, a: Self::F, b: Self::F, c: Self::F) -> Self::F;
     /// a - b * 2^N.
     fn sub_shl<const N: u32>(self, a: Self::I, b: Self::I) -> Self::I;
     /// acc + (codes * x summed by pairs) * scales summed by pairs; codes at most 127.
@@ -57,8 +78,6 @@ pub trait Wide: Simd {
     fn dot_sums(self, scales: &[i8; 16], sums: &[i16; 16]) -> Self::I;
     /// Sums of lanes 0..8 of each, and of lanes 8..16.
     fn reduce_halves(self, v: [Self::I; 4]) -> [[i32; 4]; 2];
-    /// f32 of an f16.
-    fn half(self, bits: u16) -> f32;
     /// Asks for the cache line at `p`, which need not be readable.
     fn prefetch(self, p: *const u8);
 }

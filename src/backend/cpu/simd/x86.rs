@@ -137,6 +137,11 @@ impl Simd for Avx2 {
         }
     }
     #[inline(always)]
+    fn half(self, bits: u16) -> f32 {
+        // SAFETY: the token proves F16C.
+        unsafe { _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(i32::from(bits)))) }
+    }
+    #[inline(always)]
     fn load_f16(self, p: &[u8; 32]) -> Self::F {
         let p = p.as_ptr().cast::<__m128i>();
         // SAFETY: the token proves F16C; both halves lie in the array.
@@ -260,6 +265,7 @@ impl Simd for AvxVnni {
         fn splat(x: f32) -> Self::F;
         fn load(p: &[f32; 16]) -> Self::F;
         fn store(v: Self::F, p: &mut [f32; 16]);
+        fn half(bits: u16) -> f32;
         fn load_f16(p: &[u8; 32]) -> Self::F;
         fn load_bf16(p: &[u8; 32]) -> Self::F;
         fn store_f16(v: Self::F, p: &mut [u8; 32]);

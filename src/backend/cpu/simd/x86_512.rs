@@ -41,9 +41,7 @@ pub unsafe fn call<K: Kernel>(token: Avx512, kernel: K) -> K::Out {
 ///
 /// # Safety
 /// The CPU has the features; the token proves it.
-#[target_feature(
-    enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi"
-)]
+#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi")]
 pub unsafe fn call_wide<K: WideKernel>(token: Avx512, kernel: K) -> K::Out {
     kernel.run(token)
 }
@@ -90,6 +88,11 @@ impl Simd for Avx512 {
     fn store(self, v: Self::F, p: &mut [f32; 16]) {
         // SAFETY: the token proves AVX-512; 64 bytes lie in the array.
         unsafe { _mm512_storeu_ps(p.as_mut_ptr(), v) }
+    }
+    #[inline(always)]
+    fn half(self, bits: u16) -> f32 {
+        // SAFETY: the token proves F16C.
+        unsafe { _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(i32::from(bits)))) }
     }
     #[inline(always)]
     fn load_f16(self, p: &[u8; 32]) -> Self::F {
@@ -204,6 +207,12 @@ impl Simd for Avx512 {
     }
 }
 
+/// Four bytes as one number.
+#[inline(always)]
+pub fn quad(codes: &[u8; 256], index: usize) -> i32 {
+    i32::from_le_bytes(codes.as_chunks::<4>().0[index])
+}
+
 /// Loads 32 bytes.
 #[inline(always)]
 unsafe fn half_load(p: *const u8) -> __m256i {
@@ -214,6 +223,8 @@ unsafe fn half_load(p: *const u8) -> __m256i {
 impl Wide for Avx512 {
     type B = __m512i;
     type I = __m512i;
+    const REGISTERS: usize = 32;
+    const SIGNED_QUADS: bool = false;
 
     #[inline(always)]
     fn load_b(self, p: &[u8; 64]) -> __m512i {
@@ -317,6 +328,46 @@ impl Wide for Avx512 {
         unsafe { _mm512_setzero_si512() }
     }
     #[inline(always)]
+    fn splat_quad(self, codes: &[u8; 256], index: usize) -> __m512i {
+        // SAFETY: the token proves AVX-512.
+        unsafe { _mm512_set1_epi32(quad(codes, index)) }
+    }
+    #[inline(always)]
+    fn splat_i(self, x: i32) -> __m512i {
+        // SAFETY: the token proves AVX-512.
+        unsafe { _mm512_set1_epi32(x) }
+    }
+    #[inline(always)]
+    fn load_i(self, p: &[i32; 16]) -> __m512i {
+        // SAFETY: the token proves AVX-512; 64 bytes lie in the array.
+        unsafe { _mm512_loadu_si512(p.as_ptr().cast()) }
+    }
+    #[inline(always)]
+    fn mul_add_i(self, acc: __m512i, a: __m512i, b: __m512i) -> __m512i {
+        // SAFETY: the token proves AVX-512.
+        unsafe { _mm512_add_epi32(acc, _mm512_mullo_epi32(a, b)) }
+    }
+    #[inline(always)]
+    fn dot_words(self, acc: __m512i, a: __m512i, b: __m512i) -> __m512i {
+        // SAFETY: the token proves AVX-512.
+        unsafe { _mm512_dpwssd_epi32(acc, a, b) }
+    }
+    #[inline(always)]
+    fn dot_quads<const OFFSET: u8>(self, acc: __m512i, codes: __m512i, x: __m512i) -> __m512i {
+        // SAFETY: the token proves AVX-512.
+        unsafe { _mm512_dpbusd_epi32(acc, codes, x) }
+    }
+    #[inline(always)]
+    fn to_f(self, v: __m512i) -> __m512 {
+        // SAFETY: the token proves AVX-512.
+        unsafe { _mm512_cvtepi32_ps(v) }
+    }
+    #[inline(always)]
+    fn fnma(self, a: __m512, b: __m512, c: __m512) -> __m512 {
+        // SAFETY: the token proves AVX-512.
+        unsafe { _mm512_fnmadd_ps(a, b, c) }
+    }
+    #[inline(always)]
     fn sub_shl<const N: u32>(self, a: __m512i, b: __m512i) -> __m512i {
         // SAFETY: the token proves AVX-512.
         unsafe { _mm512_sub_epi32(a, _mm512_slli_epi32::<N>(b)) }
@@ -363,9 +414,8 @@ impl Wide for Avx512 {
         let mut out = [[0; 4]; 2];
         // SAFETY: the token proves AVX-512; 16 bytes lie in each array.
         unsafe {
-            let pair = |a, b| {
-                _mm512_add_epi32(_mm512_unpacklo_epi32(a, b), _mm512_unpackhi_epi32(a, b))
-            };
+            let pair =
+                |a, b| _mm512_add_epi32(_mm512_unpacklo_epi32(a, b), _mm512_unpackhi_epi32(a, b));
             let (a, b) = (pair(v[0], v[1]), pair(v[2], v[3]));
             let sum = _mm512_add_epi32(_mm512_unpacklo_epi64(a, b), _mm512_unpackhi_epi64(a, b));
             let halves = [_mm512_castsi512_si256(sum), _mm512_extracti64x4_epi64::<1>(sum)];
@@ -376,11 +426,6 @@ impl Wide for Avx512 {
             }
         }
         out
-    }
-    #[inline(always)]
-    fn half(self, bits: u16) -> f32 {
-        // SAFETY: the token proves F16C.
-        unsafe { _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(i32::from(bits)))) }
     }
     #[inline(always)]
     fn prefetch(self, p: *const u8) {

@@ -3,6 +3,7 @@
 
 use super::wide::Wide;
 use super::x86::{Avx2, AvxVnni};
+use super::x86_512::quad;
 use std::arch::x86_64::*;
 
 type Pair = [__m256i; 2];
@@ -16,10 +17,12 @@ unsafe fn load(p: *const u8) -> __m256i {
 
 /// The parts that AVX2 and AVX-VNNI share.
 macro_rules! wide {
-    ($tier:ty, $dot_words:expr, $dot_bytes:expr) => {
+    ($tier:ty, $signed:expr, $dot_words:expr, $dot_bytes:expr) => {
         impl Wide for $tier {
             type B = Pair;
             type I = Pair;
+            const REGISTERS: usize = 16;
+            const SIGNED_QUADS: bool = $signed;
 
             #[inline(always)]
             fn load_b(self, p: &[u8; 64]) -> Pair {
@@ -144,6 +147,59 @@ macro_rules! wide {
                 unsafe { [_mm256_setzero_si256(); 2] }
             }
             #[inline(always)]
+            fn splat_quad(self, codes: &[u8; 256], index: usize) -> Pair {
+                // SAFETY: the token proves AVX2.
+                unsafe { [_mm256_set1_epi32(quad(codes, index)); 2] }
+            }
+            #[inline(always)]
+            fn splat_i(self, x: i32) -> Pair {
+                // SAFETY: the token proves AVX2.
+                unsafe { [_mm256_set1_epi32(x); 2] }
+            }
+            #[inline(always)]
+            fn load_i(self, p: &[i32; 16]) -> Pair {
+                // SAFETY: the token proves AVX2; both halves lie in the array.
+                unsafe { [load(p.as_ptr().cast()), load(p.as_ptr().add(8).cast())] }
+            }
+            #[inline(always)]
+            fn mul_add_i(self, acc: Pair, a: Pair, b: Pair) -> Pair {
+                // SAFETY: the token proves AVX2.
+                unsafe {
+                    let one = |i: usize| _mm256_add_epi32(acc[i], _mm256_mullo_epi32(a[i], b[i]));
+                    [one(0), one(1)]
+                }
+            }
+            #[inline(always)]
+            fn dot_words(self, acc: Pair, a: Pair, b: Pair) -> Pair {
+                // SAFETY: the token proves the features of the tier.
+                unsafe { [$dot_words(acc[0], a[0], b[0]), $dot_words(acc[1], a[1], b[1])] }
+            }
+            #[inline(always)]
+            fn dot_quads<const OFFSET: u8>(self, acc: Pair, codes: Pair, x: Pair) -> Pair {
+                // SAFETY: the token proves the features of the tier.
+                unsafe {
+                    let one = |i: usize| {
+                        if OFFSET == 128 && $signed {
+                            let w = _mm256_xor_si256(codes[i], _mm256_set1_epi8(-128));
+                            let x = _mm256_sign_epi8(x[i], w);
+                            return $dot_bytes(acc[i], _mm256_abs_epi8(w), x);
+                        }
+                        $dot_bytes(acc[i], codes[i], x[i])
+                    };
+                    [one(0), one(1)]
+                }
+            }
+            #[inline(always)]
+            fn to_f(self, v: Pair) -> [__m256; 2] {
+                // SAFETY: the token proves AVX2.
+                unsafe { [_mm256_cvtepi32_ps(v[0]), _mm256_cvtepi32_ps(v[1])] }
+            }
+            #[inline(always)]
+            fn fnma(self, a: [__m256; 2], b: [__m256; 2], c: [__m256; 2]) -> [__m256; 2] {
+                // SAFETY: the token proves FMA.
+                unsafe { [_mm256_fnmadd_ps(a[0], b[0], c[0]), _mm256_fnmadd_ps(a[1], b[1], c[1])] }
+            }
+            #[inline(always)]
             fn sub_shl<const N: u32>(self, a: Pair, b: Pair) -> Pair {
                 // SAFETY: the token proves AVX2.
                 unsafe {
@@ -220,11 +276,6 @@ macro_rules! wide {
                 out
             }
             #[inline(always)]
-            fn half(self, bits: u16) -> f32 {
-                // SAFETY: the token proves F16C.
-                unsafe { _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(i32::from(bits)))) }
-            }
-            #[inline(always)]
             fn prefetch(self, p: *const u8) {
                 // SAFETY: a hint; no memory is accessed as far as the program can tell.
                 unsafe { _mm_prefetch::<_MM_HINT_T0>(p.cast()) };
@@ -250,7 +301,7 @@ unsafe fn bytes_avx2(acc: __m256i, a: __m256i, b: __m256i) -> __m256i {
     }
 }
 
-wide!(Avx2, words_avx2, bytes_avx2);
-wide!(AvxVnni, |acc, a, b| _mm256_dpwssd_avx_epi32(acc, a, b), |acc, a, b| {
+wide!(Avx2, true, words_avx2, bytes_avx2);
+wide!(AvxVnni, false, |acc, a, b| _mm256_dpwssd_avx_epi32(acc, a, b), |acc, a, b| {
     _mm256_dpbusd_avx_epi32(acc, a, b)
 });

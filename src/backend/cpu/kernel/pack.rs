@@ -1,0 +1,173 @@
+//! Quantised rows as the matrix kernels read them: sixteen rows are the lanes of a vector.
+//!
+//! ```text
+//! qs:   [k / 4][vectors][16 rows][4 bytes]
+//! sums: [k / 32][vectors][16 rows]  i32: two i16 sums of 16 (256-value blocks), one sum of 32
+//! ds:   [k / block][vectors][16 rows]
+//! ```
+//! A range of rows (all of them, or those of one expert) is padded with zeros to whole vectors.
+
+use super::super::pool::Pool;
+use super::buffer::Buffer;
+use super::drive::for_rows;
+use super::quantise::{ActKind, Bytes};
+use super::stripe::Shared;
+use crate::error::Result;
+use std::ops::Range;
+
+/// Rows of a vector.
+pub const LANE_ROWS: usize = 16;
+
+/// Packed ranges of rows.
+#[derive(Default)]
+pub struct PackBuffer {
+    qs: Buffer<i8>,
+    sums: Buffer<i32>,
+    ds: Buffer<f32>,
+    /// Rows, and the first vector of the range.
+    ranges: Vec<(Range<usize>, usize)>,
+}
+
+/// One packed range.
+#[derive(Clone, Copy, Debug)]
+pub struct Packed<'a> {
+    /// `[k / 4][vectors][64]`.
+    pub qs: &'a [i8],
+    /// `[k / 32][vectors][16]`.
+    pub sums: &'a [i32],
+    /// `[k / block][vectors][16]`.
+    pub ds: &'a [f32],
+    /// Vectors of 16 rows.
+    pub vectors: usize,
+}
+
+impl PackBuffer {
+    /// Packs ranges of quantised rows `[n, k]`, those of fewer than `least` rows left out.
+    ///
+    /// # Errors
+    /// `ERR_INSUFFICIENT_MEMORY`.
+    pub fn fill(
+        &mut self,
+        pool: &mut Pool,
+        kind: ActKind,
+        (x, k): (Bytes<'_>, usize),
+        ranges: impl Iterator<Item = Range<usize>>,
+        least: usize,
+    ) -> Result<()> {
+        let mut vectors = 0;
+        self.ranges.clear();
+        for rows in ranges.filter(|rows| rows.len() >= least) {
+            let count = rows.len().div_ceil(LANE_ROWS);
+            self.ranges.push((rows, vectors));
+            vectors += count;
+        }
+        self.reserve(vectors * LANE_ROWS, k)?;
+        // One job row for each vector and each 32 values of k.
+        let width = 32 * LANE_ROWS;
+        let qs = Shared::new(&mut self.qs[..vectors * LANE_ROWS * k], width);
+        let sums = Shared::new(&mut self.sums[..vectors * LANE_ROWS * k / 32], LANE_ROWS);
+        let per = kind.block() / 32;
+        let ds = Shared::new(&mut self.ds[..vectors * LANE_ROWS * k / kind.block()], LANE_ROWS);
+        let n_blocks = k / 32;
+        let list = &self.ranges;
+        for_rows(pool, vectors * n_blocks, width, &|job| {
+            let (vector, block) = (job / n_blocks, job % n_blocks);
+            let Some((rows, base)) = list.iter().rev().find(|(_, base)| *base <= vector) else {
+                return;
+            };
+            let count = rows.len().div_ceil(LANE_ROWS);
+            let (v, region) = (vector - base, base * n_blocks);
+            let first = rows.start + v * LANE_ROWS;
+            let live = first..rows.end.min(first + LANE_ROWS);
+            // SAFETY: each (vector, block) is one job; its eight lines of `qs`, its line of `sums`
+            // and, at the first 32 of a block, its line of `ds` are its alone.
+            unsafe {
+                for k4 in 0..8 {
+                    // 64 bytes; eight of them make a job row's width, in another order.
+                    let line = 8 * region + (8 * block + k4) * count + v;
+                    let line = qs.line(line * 4 * LANE_ROWS, 4 * LANE_ROWS);
+                    quads(line, &x, live.clone(), k, 32 * block + 4 * k4);
+                }
+                let at = (region + block * count + v) * LANE_ROWS;
+                pairs(sums.line(at, LANE_ROWS), &x, live.clone(), k, (kind, block));
+                if block % per == 0 {
+                    let at = (region / per + block / per * count + v) * LANE_ROWS;
+                    let line = ds.line(at, LANE_ROWS);
+                    line.fill(0.0);
+                    for (d, row) in line.iter_mut().zip(live) {
+                        *d = x.ds[row * (n_blocks / per) + block / per];
+                    }
+                }
+            }
+        })
+    }
+
+    /// Makes room for `rows` (whole vectors) of `k` values.
+    ///
+    /// # Errors
+    /// `ERR_INSUFFICIENT_MEMORY`.
+    pub fn reserve(&mut self, rows: usize, k: usize) -> Result<()> {
+        self.qs.grow(rows * k)?;
+        self.sums.grow(rows * k.div_ceil(32))?;
+        self.ds.grow(rows * k.div_ceil(32))
+    }
+
+    /// The packed form of a range.
+    #[must_use]
+    pub fn view(&self, kind: ActKind, rows: &Range<usize>, k: usize) -> Option<Packed<'_>> {
+        let (_, base) = self.ranges.iter().find(|(range, _)| range == rows)?;
+        let vectors = rows.len().div_ceil(LANE_ROWS);
+        let part = |per: usize| {
+            let size = k * LANE_ROWS / per;
+            base * size..(base + vectors) * size
+        };
+        Some(Packed {
+            qs: self.qs.get(part(1))?,
+            sums: self.sums.get(part(32))?,
+            ds: self.ds.get(part(kind.block()))?,
+            vectors,
+        })
+    }
+
+    /// Forgets the ranges.
+    pub fn clear(&mut self) {
+        self.ranges.clear();
+    }
+
+    /// Bytes held.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.qs.bytes() + self.sums.bytes() + self.ds.bytes()
+    }
+}
+
+/// Four values of each row.
+fn quads(line: &mut [i8], x: &Bytes<'_>, rows: Range<usize>, k: usize, at: usize) {
+    let (lanes, _) = line.as_chunks_mut::<4>();
+    let live = rows.len();
+    for (lane, row) in lanes.iter_mut().zip(rows) {
+        if let Some(four) = x.qs[row * k + at..].first_chunk() {
+            *lane = *four;
+        }
+    }
+    lanes[live..].fill([0; 4]);
+}
+
+/// The sums of 32 values of each row.
+fn pairs(
+    line: &mut [i32],
+    x: &Bytes<'_>,
+    rows: Range<usize>,
+    k: usize,
+    (kind, block): (ActKind, usize),
+) {
+    line.fill(0);
+    for (lane, row) in line.iter_mut().zip(rows) {
+        *lane = if kind == ActKind::Block256 {
+            let at = row * (k / 16) + 2 * block;
+            i32::from(x.sums[at + 1]) << 16 | i32::from(x.sums[at].cast_unsigned())
+        } else {
+            i32::from(x.sums[row * (k / 32) + block])
+        };
+    }
+}
