@@ -9,10 +9,9 @@
 //! The f32 sums of a panel stay in `sums` (second cache) from block to block.
 
 use super::super::simd::wide::{Wide, WideKernel};
-use super::matvec::Dot32;
+use super::matvec::{Dot32, Dot256};
 use super::pack::{LANE_ROWS, Packed};
 use super::stripe::Stripe;
-use super::unpack::{Block32, Block256, Type256};
 use std::marker::PhantomData;
 
 /// Weight rows of a panel; a multiple of the tile's.
@@ -48,9 +47,9 @@ struct Panel {
     /// Of every 16.
     scales: [[i32; 16]; PANEL],
     /// i16 pairs of factors on the sums of 16, added to T.
-    offsets: [[i32; 8]; PANEL],
+    offsets: [[i16; 16]; PANEL],
     /// i16 pairs of mins.
-    mins: [[i32; 8]; PANEL],
+    mins: [[i16; 16]; PANEL],
     /// Factors on T, or of each 32.
     d: [[f32; 8]; PANEL],
     /// Factors on M, or added of each 32.
@@ -61,18 +60,14 @@ impl Panel {
     const ZERO: Panel = Panel {
         codes: [[0; 256]; PANEL],
         scales: [[0; 16]; PANEL],
-        offsets: [[0; 8]; PANEL],
-        mins: [[0; 8]; PANEL],
+        offsets: [[0; 16]; PANEL],
+        mins: [[0; 16]; PANEL],
         d: [[0.0; 8]; PANEL],
         m: [[0.0; 8]; PANEL],
     };
 }
 
-fn word_pair(a: i32, b: i32) -> i32 {
-    b << 16 | (a & 0xffff)
-}
-
-impl<T: Type256> WideKernel for Matmul<'_, '_, T> {
+impl<T: Dot256> WideKernel for Matmul<'_, '_, T> {
     type Out = ();
 
     #[inline(always)]
@@ -81,7 +76,6 @@ impl<T: Type256> WideKernel for Matmul<'_, '_, T> {
         let n_blocks = k / 256;
         let row_bytes = n_blocks * T::BYTES;
         let mut panel = Panel::ZERO;
-        let mut block = Block256::ZERO;
         let mut sums: Sums = [[[0.0; LANE_ROWS]; VECTORS]; PANEL];
         for (p, weights) in weights.chunks(PANEL * row_bytes).enumerate() {
             let rows = weights.len() / row_bytes;
@@ -90,8 +84,9 @@ impl<T: Type256> WideKernel for Matmul<'_, '_, T> {
                 sums[..rows].as_flattened_mut().fill([0.0; LANE_ROWS]);
                 for b in 0..n_blocks {
                     for (r, row) in weights.chunks_exact(row_bytes).enumerate() {
-                        T::unpack(s, &row[b * T::BYTES..(b + 1) * T::BYTES], &mut block);
-                        fill256::<T>(&mut panel, r, &block);
+                        let block = &row[b * T::BYTES..(b + 1) * T::BYTES];
+                        prefetch(s, &row[(b + 1) * T::BYTES..], T::BYTES);
+                        fill256::<S, T>(s, &mut panel, r, block);
                     }
                     let at = (b, first, vectors);
                     tiles(s, Tile256::<T>(PhantomData), (&panel, rows), x, at, &mut sums);
@@ -102,24 +97,33 @@ impl<T: Type256> WideKernel for Matmul<'_, '_, T> {
     }
 }
 
+/// Asks for the row's next bytes, which the panel needs after this block.
+#[inline(always)]
+fn prefetch<S: Wide>(s: S, next: &[u8], bytes: usize) {
+    for at in (0..bytes).step_by(64) {
+        s.prefetch(next.as_ptr().wrapping_add(at));
+    }
+}
+
 /// One row's block into the panel.
 #[inline(always)]
-fn fill256<T: Type256>(panel: &mut Panel, r: usize, block: &Block256) {
-    panel.codes[r] = block.codes;
-    for (to, scale) in panel.scales[r].iter_mut().zip(block.scales) {
-        *to = i32::from(scale);
-    }
-    for p in 0..8 {
-        if T::OFFSET != 0 {
-            let factor = |i: usize| -T::OFFSET * i32::from(block.scales[i]);
-            panel.offsets[r][p] = word_pair(factor(2 * p), factor(2 * p + 1));
-        }
-        if T::MINS {
-            let min = |i: usize| i32::from(block.mins[i]);
-            panel.mins[r][p] = word_pair(min(2 * p), min(2 * p + 1));
+fn fill256<S: Wide, T: Dot256>(s: S, panel: &mut Panel, r: usize, block: &[u8]) {
+    let (halves, _) = panel.codes[r].as_chunks_mut::<32>();
+    for (codes, at) in T::codes(s, block).into_iter().zip(T::HALVES) {
+        if let Ok([a, b]) = halves.get_disjoint_mut(at.map(|at| at / 32)) {
+            s.store_halves(codes, a, b);
         }
     }
-    (panel.d[r][0], panel.m[r][0]) = (block.d, block.dmin);
+    let (scales, mins) = T::scales(block);
+    panel.scales[r] = scales.map(i32::from);
+    if T::OFFSET != 0 {
+        panel.offsets[r] = scales.map(|scale| i16::from(scale) * -(T::OFFSET as i16));
+    }
+    if T::MINS {
+        panel.mins[r] = mins.map(i16::from);
+    }
+    let [d, m] = T::factors(s, block);
+    (panel.d[r][0], panel.m[r][0]) = (d, m);
 }
 
 impl<T: Dot32> WideKernel for Matmul32<'_, '_, T> {
@@ -130,7 +134,6 @@ impl<T: Dot32> WideKernel for Matmul32<'_, '_, T> {
         let Matmul { weights, k, x, out, .. } = self.0;
         let row_bytes = k / 32 * T::BYTES;
         let mut panel = Panel::ZERO;
-        let mut block = Block32::ZERO;
         let mut sums: Sums = [[[0.0; LANE_ROWS]; VECTORS]; PANEL];
         for (p, weights) in weights.chunks(PANEL * row_bytes).enumerate() {
             let rows = weights.len() / row_bytes;
@@ -140,15 +143,9 @@ impl<T: Dot32> WideKernel for Matmul32<'_, '_, T> {
                 for b in 0..k.div_ceil(256) {
                     let count = 8.min(k / 32 - 8 * b);
                     for (r, row) in weights.chunks_exact(row_bytes).enumerate() {
-                        let blocks = row[8 * b * T::BYTES..].chunks_exact(T::BYTES);
-                        for (i, bytes) in blocks.take(count).enumerate() {
-                            T::unpack(s, bytes, &mut block);
-                            let codes = &mut panel.codes[r][32 * i..32 * i + 32];
-                            for (to, code) in codes.iter_mut().zip(block.codes) {
-                                *to = code.cast_unsigned().wrapping_add(T::OFFSET);
-                            }
-                            (panel.d[r][i], panel.m[r][i]) = (block.d, block.m);
-                        }
+                        let blocks = &row[8 * b * T::BYTES..][..count * T::BYTES];
+                        prefetch(s, &row[8 * b * T::BYTES + blocks.len()..], blocks.len());
+                        fill32::<S, T>(s, &mut panel, r, blocks);
                     }
                     let at = (b, first, vectors);
                     let tile = Tile32::<T>(count, PhantomData);
@@ -156,6 +153,23 @@ impl<T: Dot32> WideKernel for Matmul32<'_, '_, T> {
                 }
                 write(out, &sums, p * PANEL..p * PANEL + rows, first);
             }
+        }
+    }
+}
+
+/// Up to eight blocks of one row into the panel.
+#[inline(always)]
+fn fill32<S: Wide, T: Dot32>(s: S, panel: &mut Panel, r: usize, blocks: &[u8]) {
+    let pairs = panel.codes[r].as_chunks_mut::<64>().0.iter_mut();
+    for (two, codes) in blocks.chunks(2 * T::BYTES).zip(pairs) {
+        let (a, b) = two.split_at(T::BYTES);
+        s.store_b(T::codes(s, a, if b.is_empty() { a } else { b }), codes);
+    }
+    let factors = panel.d[r].iter_mut().zip(&mut panel.m[r]);
+    for (block, (d, m)) in blocks.chunks_exact(T::BYTES).zip(factors) {
+        *d = s.half(u16::from_le_bytes([block[0], block[1]]));
+        if T::MIN {
+            *m = s.half(u16::from_le_bytes([block[2], block[3]]));
         }
     }
 }
@@ -228,6 +242,45 @@ fn quads(lines: &[i8], index: usize) -> &[i8; 64] {
     lines[index * 64..].first_chunk().unwrap_or(&[0; 64])
 }
 
+#[inline(always)]
+fn load_quads<S: Wide, const C: usize>(s: S, lines: &[i8], index: usize) -> [S::B; C] {
+    let mut x = [s.splat_b(0); C];
+    for c in 0..C {
+        x[c] = s.load_x(quads(lines, index + c));
+    }
+    x
+}
+
+#[inline(always)]
+fn load_sums<S: Wide, const C: usize>(s: S, lines: &[i32], index: usize) -> [S::I; C] {
+    let mut x = [s.zero_i(); C];
+    for c in 0..C {
+        x[c] = s.load_i(ints(lines, index + c));
+    }
+    x
+}
+
+/// Adds factors times sums of 16, a pair at a time.
+#[inline(always)]
+fn words<S: Wide, const R: usize, const C: usize>(
+    s: S,
+    mut to: [[S::I; C]; R],
+    (factors, row): (&[[i16; 16]; PANEL], usize),
+    x: Packed<'_>,
+    (b, at): (usize, usize),
+) -> [[S::I; C]; R] {
+    for p in 0..8 {
+        let sums: [S::I; C] = load_sums(s, x.sums, (8 * b + p) * x.vectors + at);
+        for r in 0..R {
+            let factor = s.splat_words(&factors[row + r], p);
+            for c in 0..C {
+                to[r][c] = s.dot_words(to[r][c], sums[c], factor);
+            }
+        }
+    }
+    to
+}
+
 struct Tile256<T>(PhantomData<T>);
 impl<T> Clone for Tile256<T> {
     fn clone(&self) -> Self {
@@ -236,7 +289,7 @@ impl<T> Clone for Tile256<T> {
 }
 impl<T> Copy for Tile256<T> {}
 
-impl<T: Type256> Tile for Tile256<T> {
+impl<T: Dot256> Tile for Tile256<T> {
     #[inline(always)]
     fn run<S: Wide, const R: usize, const C: usize>(
         self,
@@ -254,7 +307,7 @@ impl<T: Type256> Tile for Tile256<T> {
             for i in 0..T::SUB / 4 {
                 let k4 = sub * (T::SUB / 4) + i;
                 let base = (64 * b + k4) * n + at;
-                let x: [S::B; C] = std::array::from_fn(|c| s.load_x(quads(x.qs, base + c)));
+                let x: [S::B; C] = load_quads(s, x.qs, base);
                 for r in 0..R {
                     let w = s.splat_quad(&panel.codes[row + r], k4);
                     for c in 0..C {
@@ -269,22 +322,8 @@ impl<T: Type256> Tile for Tile256<T> {
                 }
             }
         }
-        let pairs = |p: usize| -> [S::I; C] {
-            std::array::from_fn(|c| s.load_i(ints(x.sums, (8 * b + p) * n + at + c)))
-        };
-        let words = |to: &mut [[S::I; C]; R], factors: &[[i32; 8]; PANEL]| {
-            for p in 0..8 {
-                let sums = pairs(p);
-                for r in 0..R {
-                    let factor = s.splat_i(factors[row + r][p]);
-                    for c in 0..C {
-                        to[r][c] = s.dot_words(to[r][c], sums[c], factor);
-                    }
-                }
-            }
-        };
         if T::OFFSET != 0 {
-            words(&mut total, &panel.offsets);
+            total = words(s, total, (&panel.offsets, row), x, (b, at));
         }
         let mut values = [[s.splat(0.0); C]; R];
         for r in 0..R {
@@ -294,8 +333,7 @@ impl<T: Type256> Tile for Tile256<T> {
             }
         }
         if T::MINS {
-            let mut mins = [[s.zero_i(); C]; R];
-            words(&mut mins, &panel.mins);
+            let mins = words(s, [[s.zero_i(); C]; R], (&panel.mins, row), x, (b, at));
             for r in 0..R {
                 let dmin = s.splat(panel.m[row + r][0]);
                 for c in 0..C {
@@ -333,23 +371,26 @@ impl<T: Dot32> Tile for Tile32<T> {
     ) {
         let n = x.vectors;
         let at = first + v;
-        let mut values: [[S::F; C]; R] =
-            std::array::from_fn(|r| std::array::from_fn(|c| s.load(&sums[row + r][v + c])));
+        let mut values = [[s.splat(0.0); C]; R];
+        for r in 0..R {
+            for c in 0..C {
+                values[r][c] = s.load(&sums[row + r][v + c]);
+            }
+        }
         for sub in 0..self.0 {
             let block = 8 * b + sub;
-            let sum: [S::I; C] =
-                std::array::from_fn(|c| s.load_i(ints(x.sums, block * n + at + c)));
+            let sum: [S::I; C] = load_sums(s, x.sums, block * n + at);
             let exact = T::OFFSET == 0 || (T::OFFSET == 128 && S::SIGNED_QUADS);
-            let start = if exact {
-                [s.zero_i(); C]
-            } else {
-                let offset = s.splat_i(-i32::from(T::OFFSET));
-                sum.map(|sum| s.mul_add_i(s.zero_i(), sum, offset))
-            };
+            let mut start = [s.zero_i(); C];
+            if !exact {
+                for c in 0..C {
+                    start[c] = s.mul_add_i(start[c], sum[c], s.splat_i(-i32::from(T::OFFSET)));
+                }
+            }
             let mut acc = [start; R];
             for i in 0..8 {
                 let base = (8 * block + i) * n + at;
-                let x: [S::B; C] = std::array::from_fn(|c| s.load_x(quads(x.qs, base + c)));
+                let x: [S::B; C] = load_quads(s, x.qs, base);
                 for r in 0..R {
                     let w = s.splat_quad(&panel.codes[row + r], 8 * sub + i);
                     for c in 0..C {
@@ -361,7 +402,10 @@ impl<T: Dot32> Tile for Tile32<T> {
                     }
                 }
             }
-            let dx: [S::F; C] = std::array::from_fn(|c| s.load(floats(x.ds, block * n + at + c)));
+            let mut dx = [s.splat(0.0); C];
+            for c in 0..C {
+                dx[c] = s.load(floats(x.ds, block * n + at + c));
+            }
             for r in 0..R {
                 let d = s.splat(panel.d[row + r][sub]);
                 for c in 0..C {

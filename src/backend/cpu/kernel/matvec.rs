@@ -20,6 +20,14 @@ const AHEAD: usize = 2048;
 
 /// A type with 256-value blocks, as registers see it.
 pub trait Dot256: Type256 {
+    /// Where the two halves of each of the four code vectors belong among 256.
+    const HALVES: [[usize; 2]; 4];
+    /// Its codes.
+    fn codes<S: Wide>(s: S, block: &[u8]) -> [S::B; 4];
+    /// Its scales and mins, of every 16.
+    fn scales(block: &[u8]) -> ([i8; 16], [i8; 16]);
+    /// d and dmin (0 if there is none).
+    fn factors<S: Wide>(s: S, block: &[u8]) -> [f32; 2];
     /// Lanes of T, lanes of M, d, dmin of a block against 256 values of x with their sums.
     fn dot<S: Wide>(s: S, block: &[u8], x: &[i8; 256], sums: &[i16; 16]) -> Parts<S>;
 }
@@ -71,19 +79,28 @@ impl<T: Dot256> WideKernel for Matvec256<'_, '_, T> {
         let bytes = self.k / 256 * T::BYTES;
         let (weights, x) = (self.weights, self.x);
         let out = self.out.row(self.row);
-        let row = |r: usize| &weights[r * bytes..(r + 1) * bytes];
         for i in 0..out.len() / 4 {
             let q = out.len() / 4;
             let rows = [i, i + q, i + 2 * q, i + 3 * q];
-            let y = rows256::<S, T, 4>(s, rows.map(row), x);
+            let y = rows256::<S, T, 4>(s, quarter(weights, bytes, rows), x);
             for (r, y) in rows.into_iter().zip(y) {
                 out[r] = y;
             }
         }
         for r in out.len() / 4 * 4..out.len() {
-            out[r] = rows256::<S, T, 1>(s, [row(r)], x)[0];
+            out[r] = rows256::<S, T, 1>(s, [&weights[r * bytes..(r + 1) * bytes]], x)[0];
         }
     }
+}
+
+/// Four rows of `bytes` each.
+#[inline(always)]
+fn quarter(weights: &[u8], bytes: usize, rows: [usize; 4]) -> [&[u8]; 4] {
+    let mut out = [&[][..]; 4];
+    for (out, r) in out.iter_mut().zip(rows) {
+        *out = &weights[r * bytes..(r + 1) * bytes];
+    }
+    out
 }
 
 /// R rows, the fixed order of f32 operations in each.
@@ -132,17 +149,16 @@ impl<T: Dot32> WideKernel for Matvec32<'_, '_, T> {
         let Matvec256 { weights, k, x, row: index, out, .. } = self.0;
         let bytes = k / 32 * T::BYTES;
         let out = out.row(index);
-        let row = |r: usize| &weights[r * bytes..(r + 1) * bytes];
         for i in 0..out.len() / 4 {
             let q = out.len() / 4;
             let rows = [i, i + q, i + 2 * q, i + 3 * q];
-            let y = rows32::<S, T, 4>(s, rows.map(row), x);
+            let y = rows32::<S, T, 4>(s, quarter(weights, bytes, rows), x);
             for (r, y) in rows.into_iter().zip(y) {
                 out[r] = y;
             }
         }
         for r in out.len() / 4 * 4..out.len() {
-            out[r] = rows32::<S, T, 1>(s, [row(r)], x)[0];
+            out[r] = rows32::<S, T, 1>(s, [&weights[r * bytes..(r + 1) * bytes]], x)[0];
         }
     }
 }

@@ -18,6 +18,8 @@ pub trait Wide: Simd {
     fn load_b(self, p: &[u8; 64]) -> Self::B;
     /// Bytes to memory.
     fn store_b(self, v: Self::B, p: &mut [u8; 64]);
+    /// Two halves to memory.
+    fn store_halves(self, v: Self::B, a: &mut [u8; 32], b: &mut [u8; 32]);
     /// Activations from memory.
     fn load_x(self, p: &[i8; 64]) -> Self::B;
     /// Four bytes of codes, at 4 `index`, everywhere.
@@ -53,6 +55,8 @@ pub trait Wide: Simd {
     fn zero_i(self) -> Self::I;
     /// Every lane `x`.
     fn splat_i(self, x: i32) -> Self::I;
+    /// Words 2 `index` and 2 `index` + 1 in every lane.
+    fn splat_words(self, words: &[i16; 16], index: usize) -> Self::I;
     /// Lanes from memory.
     fn load_i(self, p: &[i32; 16]) -> Self::I;
     /// acc + a * b.

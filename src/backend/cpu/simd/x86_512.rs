@@ -213,6 +213,13 @@ pub fn quad(codes: &[u8; 256], index: usize) -> i32 {
     i32::from_le_bytes(codes.as_chunks::<4>().0[index])
 }
 
+/// Two words as one number.
+#[inline(always)]
+pub fn word_pair(words: &[i16; 16], index: usize) -> i32 {
+    let [a, b] = words.as_chunks::<2>().0[index];
+    i32::from(b) << 16 | i32::from(a.cast_unsigned())
+}
+
 /// Loads 32 bytes.
 #[inline(always)]
 unsafe fn half_load(p: *const u8) -> __m256i {
@@ -235,6 +242,14 @@ impl Wide for Avx512 {
     fn store_b(self, v: __m512i, p: &mut [u8; 64]) {
         // SAFETY: the token proves AVX-512; 64 bytes lie in the array.
         unsafe { _mm512_storeu_si512(p.as_mut_ptr().cast(), v) }
+    }
+    #[inline(always)]
+    fn store_halves(self, v: __m512i, a: &mut [u8; 32], b: &mut [u8; 32]) {
+        // SAFETY: the token proves AVX-512; the arrays are 32 bytes long.
+        unsafe {
+            _mm256_storeu_si256(a.as_mut_ptr().cast(), _mm512_castsi512_si256(v));
+            _mm256_storeu_si256(b.as_mut_ptr().cast(), _mm512_extracti64x4_epi64::<1>(v));
+        }
     }
     #[inline(always)]
     fn load_x(self, p: &[i8; 64]) -> __m512i {
@@ -261,10 +276,10 @@ impl Wide for Avx512 {
     fn nibbles(self, a: &[u8; 16], b: &[u8; 16]) -> __m512i {
         // SAFETY: the token proves AVX-512; the arrays are 16 bytes long.
         unsafe {
-            let [a, b] = [a, b].map(|p| {
-                let v = _mm_loadu_si128(p.as_ptr().cast());
-                _mm256_set_m128i(_mm_srli_epi16::<4>(v), v)
-            });
+            let a = _mm_loadu_si128(a.as_ptr().cast());
+            let b = _mm_loadu_si128(b.as_ptr().cast());
+            let a = _mm256_set_m128i(_mm_srli_epi16::<4>(a), a);
+            let b = _mm256_set_m128i(_mm_srli_epi16::<4>(b), b);
             let both = _mm512_inserti64x4::<1>(_mm512_castsi256_si512(a), b);
             _mm512_and_si512(both, _mm512_set1_epi8(15))
         }
@@ -336,6 +351,11 @@ impl Wide for Avx512 {
     fn splat_i(self, x: i32) -> __m512i {
         // SAFETY: the token proves AVX-512.
         unsafe { _mm512_set1_epi32(x) }
+    }
+    #[inline(always)]
+    fn splat_words(self, words: &[i16; 16], index: usize) -> __m512i {
+        // SAFETY: the token proves AVX-512.
+        unsafe { _mm512_set1_epi32(word_pair(words, index)) }
     }
     #[inline(always)]
     fn load_i(self, p: &[i32; 16]) -> __m512i {

@@ -3,7 +3,7 @@
 
 use super::wide::Wide;
 use super::x86::{Avx2, AvxVnni};
-use super::x86_512::quad;
+use super::x86_512::{quad, word_pair};
 use std::arch::x86_64::*;
 
 type Pair = [__m256i; 2];
@@ -36,6 +36,14 @@ macro_rules! wide {
                 unsafe {
                     _mm256_storeu_si256(p.cast(), v[0]);
                     _mm256_storeu_si256(p.add(32).cast(), v[1]);
+                }
+            }
+            #[inline(always)]
+            fn store_halves(self, v: Pair, a: &mut [u8; 32], b: &mut [u8; 32]) {
+                // SAFETY: the token proves AVX2; the arrays are 32 bytes long.
+                unsafe {
+                    _mm256_storeu_si256(a.as_mut_ptr().cast(), v[0]);
+                    _mm256_storeu_si256(b.as_mut_ptr().cast(), v[1]);
                 }
             }
             #[inline(always)]
@@ -82,7 +90,10 @@ macro_rules! wide {
             #[inline(always)]
             fn flip_sign(self, v: Pair) -> Pair {
                 // SAFETY: the token proves AVX2.
-                unsafe { v.map(|v| _mm256_xor_si256(v, _mm256_set1_epi8(-128))) }
+                unsafe {
+                    let sign = _mm256_set1_epi8(-128);
+                    [_mm256_xor_si256(v[0], sign), _mm256_xor_si256(v[1], sign)]
+                }
             }
             #[inline(always)]
             fn spread_bits(self, bits: u64) -> Pair {
@@ -138,7 +149,9 @@ macro_rules! wide {
                 // SAFETY: the token proves AVX2; 16 bytes lie in the array.
                 unsafe {
                     let bytes = _mm256_broadcastsi128_si256(_mm_loadu_si128(bytes.as_ptr().cast()));
-                    index.map(|i| _mm256_srai_epi16::<8>(_mm256_shuffle_epi8(bytes, i)))
+                    let lo = _mm256_shuffle_epi8(bytes, index[0]);
+                    let hi = _mm256_shuffle_epi8(bytes, index[1]);
+                    [_mm256_srai_epi16::<8>(lo), _mm256_srai_epi16::<8>(hi)]
                 }
             }
             #[inline(always)]
@@ -157,6 +170,11 @@ macro_rules! wide {
                 unsafe { [_mm256_set1_epi32(x); 2] }
             }
             #[inline(always)]
+            fn splat_words(self, words: &[i16; 16], index: usize) -> Pair {
+                // SAFETY: the token proves AVX2.
+                unsafe { [_mm256_set1_epi32(word_pair(words, index)); 2] }
+            }
+            #[inline(always)]
             fn load_i(self, p: &[i32; 16]) -> Pair {
                 // SAFETY: the token proves AVX2; both halves lie in the array.
                 unsafe { [load(p.as_ptr().cast()), load(p.as_ptr().add(8).cast())] }
@@ -165,8 +183,8 @@ macro_rules! wide {
             fn mul_add_i(self, acc: Pair, a: Pair, b: Pair) -> Pair {
                 // SAFETY: the token proves AVX2.
                 unsafe {
-                    let one = |i: usize| _mm256_add_epi32(acc[i], _mm256_mullo_epi32(a[i], b[i]));
-                    [one(0), one(1)]
+                    let (lo, hi) = (_mm256_mullo_epi32(a[0], b[0]), _mm256_mullo_epi32(a[1], b[1]));
+                    [_mm256_add_epi32(acc[0], lo), _mm256_add_epi32(acc[1], hi)]
                 }
             }
             #[inline(always)]
@@ -178,15 +196,17 @@ macro_rules! wide {
             fn dot_quads<const OFFSET: u8>(self, acc: Pair, codes: Pair, x: Pair) -> Pair {
                 // SAFETY: the token proves the features of the tier.
                 unsafe {
-                    let one = |i: usize| {
-                        if OFFSET == 128 && $signed {
+                    let mut acc = acc;
+                    for i in 0..2 {
+                        acc[i] = if OFFSET == 128 && $signed {
                             let w = _mm256_xor_si256(codes[i], _mm256_set1_epi8(-128));
                             let x = _mm256_sign_epi8(x[i], w);
-                            return $dot_bytes(acc[i], _mm256_abs_epi8(w), x);
-                        }
-                        $dot_bytes(acc[i], codes[i], x[i])
-                    };
-                    [one(0), one(1)]
+                            $dot_bytes(acc[i], _mm256_abs_epi8(w), x)
+                        } else {
+                            $dot_bytes(acc[i], codes[i], x[i])
+                        };
+                    }
+                    acc
                 }
             }
             #[inline(always)]
@@ -212,10 +232,9 @@ macro_rules! wide {
             fn dot_scaled_b(self, acc: Pair, codes: Pair, x: Pair, scales: Pair) -> Pair {
                 // SAFETY: the token proves the features of the tier.
                 unsafe {
-                    let one = |i: usize| {
-                        $dot_words(acc[i], _mm256_maddubs_epi16(codes[i], x[i]), scales[i])
-                    };
-                    [one(0), one(1)]
+                    let lo = _mm256_maddubs_epi16(codes[0], x[0]);
+                    let hi = _mm256_maddubs_epi16(codes[1], x[1]);
+                    [$dot_words(acc[0], lo, scales[0]), $dot_words(acc[1], hi, scales[1])]
                 }
             }
             #[inline(always)]
@@ -224,19 +243,20 @@ macro_rules! wide {
                 unsafe {
                     let zero = _mm256_setzero_si256();
                     let offset = _mm256_set1_epi8(OFFSET.cast_signed());
-                    let one = |i: usize| {
-                        if OFFSET == 128 {
+                    let mut sums = [zero; 2];
+                    for i in 0..2 {
+                        sums[i] = if OFFSET == 128 {
                             let w = _mm256_xor_si256(codes[i], offset);
                             let x = _mm256_sign_epi8(x[i], w);
-                            return $dot_bytes(zero, _mm256_abs_epi8(w), x);
+                            $dot_bytes(zero, _mm256_abs_epi8(w), x)
+                        } else {
+                            $dot_bytes(zero, codes[i], x[i])
+                        };
+                        if OFFSET != 0 && OFFSET != 128 {
+                            sums[i] = _mm256_sub_epi32(sums[i], $dot_bytes(zero, offset, x[i]));
                         }
-                        let sum = $dot_bytes(zero, codes[i], x[i]);
-                        if OFFSET == 0 {
-                            return sum;
-                        }
-                        _mm256_sub_epi32(sum, $dot_bytes(zero, offset, x[i]))
-                    };
-                    [one(0), one(1)]
+                    }
+                    sums
                 }
             }
             #[inline(always)]
@@ -302,6 +322,4 @@ unsafe fn bytes_avx2(acc: __m256i, a: __m256i, b: __m256i) -> __m256i {
 }
 
 wide!(Avx2, true, words_avx2, bytes_avx2);
-wide!(AvxVnni, false, |acc, a, b| _mm256_dpwssd_avx_epi32(acc, a, b), |acc, a, b| {
-    _mm256_dpbusd_avx_epi32(acc, a, b)
-});
+wide!(AvxVnni, false, _mm256_dpwssd_avx_epi32, _mm256_dpbusd_avx_epi32);
