@@ -243,19 +243,27 @@ fn quads(lines: &[i8], index: usize) -> &[i8; 64] {
 }
 
 #[inline(always)]
-fn load_quads<S: Wide, const C: usize>(s: S, lines: &[i8], index: usize) -> [S::B; C] {
+fn load_quads<S: Wide, const C: usize>(
+    s: S,
+    lines: &[i8],
+    (index, step): (usize, usize),
+) -> [S::B; C] {
     let mut x = [s.splat_b(0); C];
     for c in 0..C {
-        x[c] = s.load_x(quads(lines, index + c));
+        x[c] = s.load_x(quads(lines, index + c * step));
     }
     x
 }
 
 #[inline(always)]
-fn load_sums<S: Wide, const C: usize>(s: S, lines: &[i32], index: usize) -> [S::I; C] {
+fn load_sums<S: Wide, const C: usize>(
+    s: S,
+    lines: &[i32],
+    (index, step): (usize, usize),
+) -> [S::I; C] {
     let mut x = [s.zero_i(); C];
     for c in 0..C {
-        x[c] = s.load_i(ints(lines, index + c));
+        x[c] = s.load_i(ints(lines, index + c * step));
     }
     x
 }
@@ -267,10 +275,10 @@ fn words<S: Wide, const R: usize, const C: usize>(
     mut to: [[S::I; C]; R],
     (factors, row): (&[[i16; 16]; PANEL], usize),
     x: Packed<'_>,
-    (b, at): (usize, usize),
+    at: usize,
 ) -> [[S::I; C]; R] {
     for p in 0..8 {
-        let sums: [S::I; C] = load_sums(s, x.sums, (8 * b + p) * x.vectors + at);
+        let sums: [S::I; C] = load_sums(s, x.sums, (8 * at + p, 8));
         for r in 0..R {
             let factor = s.splat_words(&factors[row + r], p);
             for c in 0..C {
@@ -299,15 +307,13 @@ impl<T: Dot256> Tile for Tile256<T> {
         (b, row, first, v): (usize, usize, usize, usize),
         sums: &mut Sums,
     ) {
-        let n = x.vectors;
-        let at = first + v;
+        let at = b * x.vectors + first + v;
         let mut total = [[s.zero_i(); C]; R];
         for sub in 0..256 / T::SUB {
             let mut acc = [[s.zero_i(); C]; R];
             for i in 0..T::SUB / 4 {
                 let k4 = sub * (T::SUB / 4) + i;
-                let base = (64 * b + k4) * n + at;
-                let x: [S::B; C] = load_quads(s, x.qs, base);
+                let x: [S::B; C] = load_quads(s, x.qs, (64 * at + k4, 64));
                 for r in 0..R {
                     let w = s.splat_quad(&panel.codes[row + r], k4);
                     for c in 0..C {
@@ -323,7 +329,7 @@ impl<T: Dot256> Tile for Tile256<T> {
             }
         }
         if T::OFFSET != 0 {
-            total = words(s, total, (&panel.offsets, row), x, (b, at));
+            total = words(s, total, (&panel.offsets, row), x, at);
         }
         let mut values = [[s.splat(0.0); C]; R];
         for r in 0..R {
@@ -333,7 +339,7 @@ impl<T: Dot256> Tile for Tile256<T> {
             }
         }
         if T::MINS {
-            let mins = words(s, [[s.zero_i(); C]; R], (&panel.mins, row), x, (b, at));
+            let mins = words(s, [[s.zero_i(); C]; R], (&panel.mins, row), x, at);
             for r in 0..R {
                 let dmin = s.splat(panel.m[row + r][0]);
                 for c in 0..C {
@@ -342,7 +348,7 @@ impl<T: Dot256> Tile for Tile256<T> {
             }
         }
         for c in 0..C {
-            let dx = s.load(floats(x.ds, b * n + at + c));
+            let dx = s.load(floats(x.ds, at + c));
             for r in 0..R {
                 let sum = &mut sums[row + r][v + c];
                 s.store(s.fma(values[r][c], dx, s.load(sum)), sum);
@@ -369,17 +375,17 @@ impl<T: Dot32> Tile for Tile32<T> {
         (b, row, first, v): (usize, usize, usize, usize),
         sums: &mut Sums,
     ) {
-        let n = x.vectors;
-        let at = first + v;
+        let count = self.0;
+        // Lines of 32 values of K before this chunk and vector.
+        let at = 8 * b * x.vectors + (first + v) * count;
         let mut values = [[s.splat(0.0); C]; R];
         for r in 0..R {
             for c in 0..C {
                 values[r][c] = s.load(&sums[row + r][v + c]);
             }
         }
-        for sub in 0..self.0 {
-            let block = 8 * b + sub;
-            let sum: [S::I; C] = load_sums(s, x.sums, block * n + at);
+        for sub in 0..count {
+            let sum: [S::I; C] = load_sums(s, x.sums, (at + sub, count));
             let exact = T::OFFSET == 0 || (T::OFFSET == 128 && S::SIGNED_QUADS);
             let mut start = [s.zero_i(); C];
             if !exact {
@@ -389,8 +395,7 @@ impl<T: Dot32> Tile for Tile32<T> {
             }
             let mut acc = [start; R];
             for i in 0..8 {
-                let base = (8 * block + i) * n + at;
-                let x: [S::B; C] = load_quads(s, x.qs, base);
+                let x: [S::B; C] = load_quads(s, x.qs, (8 * (at + sub) + i, 8 * count));
                 for r in 0..R {
                     let w = s.splat_quad(&panel.codes[row + r], 8 * sub + i);
                     for c in 0..C {
@@ -404,7 +409,7 @@ impl<T: Dot32> Tile for Tile32<T> {
             }
             let mut dx = [s.splat(0.0); C];
             for c in 0..C {
-                dx[c] = s.load(floats(x.ds, block * n + at + c));
+                dx[c] = s.load(floats(x.ds, at + sub + c * count));
             }
             for r in 0..R {
                 let d = s.splat(panel.d[row + r][sub]);

@@ -1,10 +1,12 @@
-//! Quantised rows as the matrix kernels read them: sixteen rows are the lanes of a vector.
+//! Quantised rows as the matrix kernels read them: sixteen rows are the lanes of a vector, and the
+//! bytes of a vector for 256 values of K (a chunk) lie together.
 //!
 //! ```text
-//! qs:   [k / 4][vectors][16 rows][4 bytes]
-//! sums: [k / 32][vectors][16 rows]  i32: two i16 sums of 16 (256-value blocks), one sum of 32
-//! ds:   [k / block][vectors][16 rows]
+//! qs:   [k / 256][vectors][64][16 rows][4 bytes]
+//! sums: [k / 256][vectors][8][16 rows]  i32: two i16 sums of 16 (256-value blocks), a sum of 32
+//! ds:   [k / 256][vectors][256 / block][16 rows]
 //! ```
+//! The last chunk is shorter if k is no multiple of 256.
 //! A range of rows (all of them, or those of one expert) is padded with zeros to whole vectors.
 
 use super::super::pool::Pool;
@@ -31,11 +33,11 @@ pub struct PackBuffer {
 /// One packed range.
 #[derive(Clone, Copy, Debug)]
 pub struct Packed<'a> {
-    /// `[k / 4][vectors][64]`.
+    /// `[k / 256][vectors][64][64]`.
     pub qs: &'a [i8],
-    /// `[k / 32][vectors][16]`.
+    /// `[k / 256][vectors][8][16]`.
     pub sums: &'a [i32],
-    /// `[k / block][vectors][16]`.
+    /// `[k / 256][vectors][256 / block][16]`.
     pub ds: &'a [f32],
     /// Vectors of 16 rows.
     pub vectors: usize,
@@ -76,23 +78,23 @@ impl PackBuffer {
                 return;
             };
             let count = rows.len().div_ceil(LANE_ROWS);
-            let (v, region) = (vector - base, base * n_blocks);
+            let v = vector - base;
+            let (chunk, sub) = (block / 8, block % 8);
+            // Lines of 32 values of K, of the chunks and vectors before this one.
+            let before = base * n_blocks + chunk * 8 * count + v * 8.min(n_blocks - 8 * chunk);
             let first = rows.start + v * LANE_ROWS;
             let live = first..rows.end.min(first + LANE_ROWS);
             // SAFETY: each (vector, block) is one job; its eight lines of `qs`, its line of `sums`
             // and, at the first 32 of a block, its line of `ds` are its alone.
             unsafe {
-                for k4 in 0..8 {
-                    // 64 bytes; eight of them make a job row's width, in another order.
-                    let line = 8 * region + (8 * block + k4) * count + v;
-                    let line = qs.line(line * 4 * LANE_ROWS, 4 * LANE_ROWS);
+                let lines = qs.line((before + sub) * width, width);
+                for (k4, line) in lines.chunks_exact_mut(4 * LANE_ROWS).enumerate() {
                     quads(line, &x, live.clone(), k, 32 * block + 4 * k4);
                 }
-                let at = (region + block * count + v) * LANE_ROWS;
-                pairs(sums.line(at, LANE_ROWS), &x, live.clone(), k, (kind, block));
+                let line = sums.line((before + sub) * LANE_ROWS, LANE_ROWS);
+                pairs(line, &x, live.clone(), k, (kind, block));
                 if block % per == 0 {
-                    let at = (region / per + block / per * count + v) * LANE_ROWS;
-                    let line = ds.line(at, LANE_ROWS);
+                    let line = ds.line((before + sub) / per * LANE_ROWS, LANE_ROWS);
                     line.fill(0.0);
                     for (d, row) in line.iter_mut().zip(live) {
                         *d = x.ds[row * (n_blocks / per) + block / per];
