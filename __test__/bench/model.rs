@@ -57,6 +57,10 @@ fn main() {
         times.sort_by(f64::total_cmp);
         let median = times[times.len() / 2];
         let rate = n as f64 / median;
-        println!("{n:5} rows: median {:9.2} ms, best {:9.2} ms, {rate:8.1} tok/s", median * 1e3, best * 1e3);
+        println!(
+            "{n:5} rows: median {:9.2} ms, best {:9.2} ms, {rate:8.1} tok/s",
+            median * 1e3,
+            best * 1e3
+        );
     }
 }
