@@ -1,5 +1,5 @@
 //! Times passes of a model file on the CPU backend: decode, small batches, prefill.
-//! `cargo bench --bench model -- FILE [threads] [rows,rows,..]`; weights are read into memory first.
+//! `cargo bench --bench model -- FILE [threads] [rows,rows,..]`; weights are read before that.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a tool for developers")]
 
 use node_chord::backend::cpu::{Config, Cpu};

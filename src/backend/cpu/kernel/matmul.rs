@@ -1,5 +1,5 @@
-//! Many batch rows through integer weights. Weight rows are unpacked to bytes for 256 values of K at
-//! a time, a panel that stays in the nearest cache, and meet all batch rows before the next 256.
+//! Many batch rows through integer weights. Weight rows are unpacked to bytes for 256 values of K
+//! at a time, a panel that stays in the nearest cache, and meet all batch rows before the next.
 //!
 //! ```text
 //! tile: R weight rows x C vectors of 16 batch rows (6 x 2 in 32 registers, 2 x 1 in 16)

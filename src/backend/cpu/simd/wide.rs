@@ -1,5 +1,5 @@
-//! What the fast integer kernels need beyond [`Simd`]: vectors of 64 bytes and of 16 i32, in as many
-//! registers as the tier takes for that. All of it is exact; the portable tier does without.
+//! What the fast integer kernels need beyond [`Simd`]: vectors of 64 bytes and of 16 i32, in as
+//! many registers as the tier takes for that. All of it is exact; the portable tier does without.
 
 use super::Simd;
 
