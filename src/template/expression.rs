@@ -101,7 +101,7 @@ impl Reader<'_> {
             return Ok(value);
         }
         // An even number of nots is two: only the truth of the value is left of it.
-        let nots = if count % 2 == 0 { "not not " } else { "not " };
+        let nots = if count.is_multiple_of(2) { "not not " } else { "not " };
         self.node(format!("{nots}{}", value.text), value.depth.saturating_add(1))
     }
 

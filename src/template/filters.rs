@@ -208,13 +208,10 @@ fn tojson(value: &Value, indent: Option<Value>, kwargs: Kwargs) -> Result<Value,
         some => some,
     };
     kwargs.assert_all_used()?;
-    let indent = match indent.filter(|indent| !indent.is_none()) {
-        None => None,
-        Some(indent) => Some(match indent.as_str() {
-            Some(text) => (text.to_owned(), 1),
-            None => (" ".to_owned(), indent.as_usize().unwrap_or(0)),
-        }),
-    };
+    let indent = indent.filter(|indent| !indent.is_none()).map(|indent| match indent.as_str() {
+        Some(text) => (text.to_owned(), 1),
+        None => (" ".to_owned(), indent.as_usize().unwrap_or(0)),
+    });
     let comma = if indent.is_some() { "," } else { ", " };
     let mut style = Json {
         ascii: ascii.unwrap_or(false),
