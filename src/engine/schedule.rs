@@ -8,7 +8,7 @@ const ROWS_FIRST: usize = 16;
 /// Fewer rows than this waste the weights that are read for them.
 const ROWS_MIN: usize = 64;
 /// Fewer rows than this beside running decodes make prompts crawl.
-const ROWS_MIN_MIXED: usize = 8;
+const ROWS_MIN_MIXED: usize = 16;
 /// How long the slowest group may take: an abort is answered within it, and in a tenth of a second
 /// even if others take most of the machine.
 const GROUP_MS: f64 = 15.0;
@@ -83,7 +83,7 @@ impl Pace {
     #[allow(clippy::cast_precision_loss, reason = "rows of a pass are few")]
     pub fn took(&mut self, rows: usize, pass_ms: f64, group_ms: f64) {
         // Few rows cost the reading of the weights, which says little about many.
-        if rows < ROWS_MIN_MIXED {
+        if rows < ROWS_FIRST {
             return;
         }
         let each = |ms: f64| (ms / rows as f64).max(1e-6);
@@ -126,7 +126,7 @@ mod tests {
         pace.took(100, 500.0, 10.0);
         assert_eq!((pace.chunk(false), pace.chunk(true)), (150, 36));
         pace.took(64, 64_000.0, 9000.0);
-        assert_eq!((pace.chunk(false), pace.chunk(true)), (64, 8));
+        assert_eq!((pace.chunk(false), pace.chunk(true)), (64, 16));
         assert_eq!(Pace::new(Some(7)).chunk(true), 7);
     }
 }
