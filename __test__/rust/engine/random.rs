@@ -110,15 +110,19 @@ fn land(handle: &Handle, dice: &mut Dice, pending: Pending, at: &str) -> Option<
     Some(known)
 }
 
-fn live(seed: u32) {
-    let mut dice = Dice { seed, rolls: 0 };
-    let shape = Shape {
+fn shape(dice: &mut Dice) -> Shape {
+    Shape {
         kv_pages: [10, 16, 40][dice.below(3)],
         n_ctx: N_CTX,
         max_concurrent: 1 + dice.below(4),
         chunk: [None, Some(1), Some(7), Some(64)][dice.below(4)],
         ..SHAPE
-    };
+    }
+}
+
+fn live(seed: u32) {
+    let mut dice = Dice { seed, rolls: 0 };
+    let shape = shape(&mut dice);
     let (handle, control) = start(shape);
     control.group_us.store([0, 0, 40][dice.below(3)], Ordering::SeqCst);
     let mut idle: Vec<Known> = Vec::new();
