@@ -9,6 +9,7 @@ mod alphabet;
 mod bpe;
 mod decode;
 mod lexicon;
+mod mark;
 mod merge;
 mod normalize;
 mod patterns;

@@ -1,7 +1,7 @@
 //! Tokens that are found in the text before anything else: control tokens where the caller allows
 //! it, user-defined ones always. Leftmost, then longest, in one pass.
 
-use aho_corasick::{AhoCorasick, AhoCorasickBuilder, MatchKind};
+use aho_corasick::{AhoCorasick, AhoCorasickBuilder, Input, MatchKind};
 
 use super::source::{Kind, Source};
 use super::vocab::Vocab;
@@ -54,12 +54,41 @@ impl Specials {
         })
     }
 
+    /// Where the next token is spelt that is found with `parse_special` only.
+    pub fn next_control(&self, text: &str, mut from: usize) -> Option<usize> {
+        loop {
+            let (start, end, token) = self.all.next(text, from)?;
+            if self.user.tokens.binary_search(&token).is_err() {
+                return Some(start);
+            }
+            from = end.max(from.checked_add(1)?);
+        }
+    }
+
     /// Cuts a text into special tokens and what is between them.
-    pub fn split<'t>(&self, text: &'t str, parse_special: bool, mut emit: impl FnMut(Part<'t>)) {
-        let finder = if parse_special { &self.all } else { &self.user };
+    pub fn split<'t>(&self, text: &'t str, parse_special: bool, emit: impl FnMut(Part<'t>)) {
+        self.cut(if parse_special { &self.all } else { &self.user }, text, None, emit);
+    }
+
+    /// The same with all special tokens, but what a mark follows is text: a single character that
+    /// is a token cannot be broken.
+    pub fn split_marked<'t>(&self, text: &'t str, mark: char, emit: impl FnMut(Part<'t>)) {
+        self.cut(&self.all, text, Some(mark), emit);
+    }
+
+    fn cut<'t>(
+        &self,
+        finder: &Finder,
+        text: &'t str,
+        mark: Option<char>,
+        mut emit: impl FnMut(Part<'t>),
+    ) {
         let between = |from: usize, to: usize| text.get(from..to).unwrap_or_default();
         let mut from = 0;
         for (start, end, token) in finder.find(text) {
+            if mark.is_some_and(|mark| between(end, text.len()).starts_with(mark)) {
+                continue;
+            }
             let mut before = between(from, start);
             if finder.strip_left.binary_search(&token).is_ok() {
                 before = before.trim_end();
@@ -93,6 +122,13 @@ impl Finder {
         let automaton = Some(automaton).filter(|_| !tokens.is_empty());
         let [strip_left, strip_right] = strips(source, vocab, &tokens);
         Ok(Finder { automaton, tokens, strip_right, strip_left })
+    }
+
+    /// Start, end and token of the first special token from there on.
+    fn next(&self, text: &str, from: usize) -> Option<(usize, usize, u32)> {
+        let input = Input::new(text).range(from.min(text.len())..);
+        let hit = self.automaton.as_ref()?.find(input)?;
+        Some((hit.start(), hit.end(), *self.tokens.get(hit.pattern().as_usize())?))
     }
 
     /// Start, end and token of each special token in the text.
