@@ -1,3 +1,9 @@
 //! Tools around models: they may know all parts, and no part knows them.
 
+pub mod chat;
+pub mod comparison;
 pub mod diff;
+pub mod facts;
+pub mod features;
+pub mod loaded;
+pub mod open;
