@@ -14,5 +14,5 @@ pub mod backend;
 pub mod engine;
 pub mod load;
 pub mod tools;
-// pub mod node;
+pub mod node;
 pub mod env;

@@ -1,0 +1,152 @@
+//! A loaded model in JavaScript's hands.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use napi::Env;
+use napi::bindgen_prelude::{Either, PromiseRaw, Uint32Array};
+use napi_derive::napi;
+use tokio::sync::oneshot;
+
+use crate::engine::command::Command;
+use crate::error::{Error, Result};
+use crate::load::Loaded;
+use crate::node::batch::{NativeLogprob, convert_logprob};
+use crate::node::generation::{self, Engine, NativeGeneration, Turns};
+use crate::node::load::NativeCancel;
+use crate::node::promise::{blocking, promise, thrown, unbounded_blocking};
+use crate::node::request::{NativeRequest, Prompt};
+use crate::node::session::{self, NativeSession};
+use crate::node::teardown::Registered;
+use crate::node::text::NativeText;
+use crate::tools::chat::Chat;
+use crate::tools::facts;
+use crate::tools::loaded::Facts;
+
+/// Closing waits for a group, which takes longer than this only if something is wrong.
+const CLOSE_MAX: Duration = Duration::from_secs(60);
+
+/// A loaded model.
+#[napi]
+pub struct NativeModel {
+    path: String,
+    info: String,
+    engine: Engine,
+    facts: Facts,
+    _registered: Registered,
+}
+
+/// What was asked for that the engine has no use for.
+pub struct Asked {
+    /// Instead of the file's.
+    pub template: Option<String>,
+    /// CPU threads.
+    pub threads: Option<usize>,
+}
+
+impl Drop for NativeModel {
+    fn drop(&mut self) {
+        self.engine.handle.close();
+    }
+}
+
+impl NativeModel {
+    /// Wraps what was loaded.
+    pub fn new(path: String, loaded: Loaded, asked: Asked, registered: Registered) -> Self {
+        let template = asked.template.or_else(|| loaded.template_source.clone());
+        let chat = Arc::new(Chat::new(loaded.tokenizer.clone(), template));
+        let (facts, handle) = Facts::new(loaded, asked.threads);
+        let info = facts.model(&chat);
+        let engine = Engine { handle, chat, turns: Arc::new(Turns::default()) };
+        NativeModel { path, info, engine, facts, _registered: registered }
+    }
+
+    /// The vocabulary and the template.
+    pub fn chat(&self) -> &Chat {
+        &self.engine.chat
+    }
+}
+
+#[napi]
+impl NativeModel {
+    /// JSON of `{info, sampling}`.
+    #[napi(catch_unwind)]
+    #[must_use]
+    pub fn info(&self) -> String {
+        self.info.clone()
+    }
+
+    /// The file's metadata, an entry a key.
+    #[napi(catch_unwind)]
+    #[must_use]
+    pub fn metadata(&self) -> Vec<Vec<String>> {
+        facts::metadata(self.facts.meta())
+    }
+
+    /// Its tokenizer.
+    #[napi(catch_unwind)]
+    #[must_use]
+    pub fn text(&self) -> NativeText {
+        NativeText::new(self.path.clone(), self.engine.chat.clone())
+    }
+
+    /// JSON of `Stats` but for what Node knows.
+    #[napi(catch_unwind)]
+    #[must_use]
+    pub fn stats(&self) -> String {
+        self.facts.stats(&self.engine.handle.stats())
+    }
+
+    /// Starts a generation.
+    #[napi(catch_unwind)]
+    #[must_use]
+    pub fn generate(&self, request: NativeRequest) -> NativeGeneration {
+        generation::start(&self.engine, request, None)
+    }
+
+    /// Makes an empty session.
+    #[napi(catch_unwind)]
+    pub fn open_session(&self) -> napi::Result<NativeSession> {
+        session::open(&self.engine).map_err(|error| thrown(&error))
+    }
+
+    /// Log-probabilities of a text's tokens, from the second.
+    #[napi(catch_unwind)]
+    pub fn score<'env>(
+        &self,
+        env: &'env Env,
+        prompt: Either<String, Uint32Array>,
+        top: u32,
+        cancel: &NativeCancel,
+    ) -> napi::Result<PromiseRaw<'env, Vec<NativeLogprob>>> {
+        let prompt = match prompt {
+            Either::A(text) => Prompt::Text(text, true),
+            Either::B(tokens) => Prompt::Tokens(tokens.to_vec()),
+        };
+        let (engine, cancelled) = (self.engine.clone(), cancel.flag());
+        promise(env, async move {
+            let chat = engine.chat.clone();
+            let tokens = blocking(move || prompt.tokens(&chat, true)).await?;
+            let (sender, receiver) = oneshot::channel();
+            let reply = Box::new(move |result| drop(sender.send(result)));
+            engine.handle.send(Command::Score { tokens, top, cancelled, reply })?;
+            let scores = receiver.await.map_err(|error| Error::internal("scoring", error))??;
+            Ok(scores.into_iter().map(convert_logprob).collect())
+        })
+    }
+
+    /// Ends after the pass in flight.
+    #[napi(catch_unwind)]
+    pub fn close<'env>(&self, env: &'env Env) -> napi::Result<PromiseRaw<'env, ()>> {
+        let handle = self.engine.handle.clone();
+        handle.close();
+        promise(env, unbounded_blocking(move || wait(&handle)))
+    }
+}
+
+fn wait(handle: &crate::engine::Handle) -> Result<()> {
+    if handle.join(CLOSE_MAX) {
+        return Ok(());
+    }
+    Err(Error::internal("closing a model", "its thread does not end"))
+}
