@@ -1,0 +1,136 @@
+// The error class, and the codes that files and life bring about.
+'use strict';
+
+const assert = require('node:assert/strict');
+const fs = require('node:fs');
+const os = require('node:os');
+const path = require('node:path');
+const { test, before, after } = require('node:test');
+const { chord, MODEL, rejects, script } = require('./common.js');
+
+let folder;
+before(() => {
+  folder = fs.mkdtempSync(path.join(os.tmpdir(), 'chord-'));
+});
+after(() => fs.rmSync(folder, { recursive: true }));
+
+function write(name, data) {
+  const file = path.join(folder, name);
+  fs.writeFileSync(file, data);
+  return file;
+}
+
+test('an error is an Error with code, details and JSON', async () => {
+  const error = await rejects('ERR_FILE_NOT_FOUND', chord.loadModel('no.gguf'));
+  assert.ok(error instanceof Error && error instanceof chord.ChordError);
+  assert.equal(error.name, 'ChordError');
+  assert.deepEqual(error.details, { path: 'no.gguf' });
+  assert.match(error.message, /no\.gguf/);
+  assert.match(error.stack, /no\.gguf/);
+  const { name, code, message, details } = error;
+  assert.deepEqual(JSON.parse(JSON.stringify(error)), { name, code, message, details });
+  assert.ok(chord.isChordError(error));
+  assert.ok(chord.isChordError(error, 'ERR_FILE_NOT_FOUND'));
+  assert.ok(!chord.isChordError(error, 'ERR_IO'));
+  for (const other of [null, undefined, 1, 'x', new Error('x'), { code: 'ERR_IO' }]) {
+    assert.ok(!chord.isChordError(other));
+  }
+});
+
+test('an error of another copy of the package is recognised', () => {
+  const foreign = new Error('x');
+  foreign[Symbol.for('node-chord.error')] = true;
+  foreign.code = 'ERR_IO';
+  assert.ok(chord.isChordError(foreign, 'ERR_IO'));
+});
+
+test('files that are no models get their codes from all that open them', async () => {
+  const whole = fs.readFileSync(MODEL);
+  const version9 = Buffer.from(whole);
+  version9.writeUInt32LE(9, 4);
+  const counts = Buffer.from(whole);
+  counts.writeBigUInt64LE(2n ** 62n, 8);
+  const cases = [
+    [path.join(folder, 'missing.gguf'), 'ERR_FILE_NOT_FOUND'],
+    [folder, 'ERR_FILE_UNREADABLE'],
+    [write('empty.gguf', ''), 'ERR_NOT_GGUF'],
+    [write('text.gguf', 'Once upon a time there was a file.\n'), 'ERR_NOT_GGUF'],
+    [write('version.gguf', version9), 'ERR_GGUF_VERSION'],
+    [write('counts.gguf', counts), 'ERR_GGUF_CORRUPT'],
+    [write('cut.gguf', whole.subarray(0, 2000)), 'ERR_GGUF_CORRUPT'],
+  ];
+  for (const [file, code] of cases) {
+    for (const open of [chord.loadModel, chord.loadTokenizer, chord.inspect]) {
+      const error = await rejects(code, open(file));
+      assert.equal(error.details.path, file);
+      assert.ok(error.message.includes(path.basename(file)));
+    }
+  }
+});
+
+test('inspect tells a file without its weights', async () => {
+  const info = await chord.inspect(MODEL);
+  assert.equal(info.version, 3);
+  assert.equal(info.fileBytes, fs.statSync(MODEL).size);
+  assert.deepEqual([info.supported, info.reasons], [true, []]);
+  assert.equal(info.tensors.length, 47);
+  const embedding = info.tensors.find((tensor) => tensor.name === 'token_embd.weight');
+  assert.deepEqual(embedding.shape, [4096, 256]);
+  assert.equal(info.metadata['tokenizer.ggml.tokens'].length, 4096);
+  assert.equal(info.metadata['general.architecture'], 'llama');
+  assert.deepEqual(structuredClone(info), info);
+});
+
+test('inspect says why a model cannot be run', async () => {
+  const data = fs.readFileSync(MODEL);
+  const at = data.indexOf('llama', data.indexOf('general.architecture'));
+  data.write('gnome', at);
+  const file = write('gnome.gguf', data);
+  const info = await chord.inspect(file);
+  assert.equal(info.supported, false);
+  assert.match(info.reasons.join(), /gnome/);
+  const error = await rejects('ERR_UNSUPPORTED_ARCHITECTURE', chord.loadModel(file));
+  assert.match(error.message, /gnome/);
+});
+
+test('a model without a template cannot chat, but generates', async () => {
+  const data = fs.readFileSync(MODEL);
+  data.write('tokenizer.chat_xemplate', data.indexOf('tokenizer.chat_template'));
+  const model = await chord.loadModel(write('plain.gguf', data));
+  assert.deepEqual(model.info.capabilities, []);
+  const error = await rejects('ERR_TEMPLATE', model.chat('x'));
+  assert.equal(error.details.line, null);
+  await rejects('ERR_TEMPLATE', model.createSession().chat('x'));
+  await model.generate('x', { maxTokens: 1 });
+  await model.close();
+});
+
+test('memory that is not there is refused before it is taken', async () => {
+  const error = await rejects(
+    'ERR_INSUFFICIENT_MEMORY',
+    chord.loadModel(MODEL, { contextLength: 2 ** 24, kvType: 'f32' }),
+  );
+  assert.ok(error.details.required > error.details.available);
+});
+
+test('a missing addon says what was tried', async () => {
+  const env = { NODE_CHORD_ADDON: path.join(folder, 'no.node') };
+  const { code, stderr } = await script('', { env });
+  assert.equal(code, 1);
+  assert.match(stderr, /ERR_ADDON/);
+  assert.match(stderr, /no\.node/);
+});
+
+test('environment variables stand for options, and are checked', async () => {
+  const body = `
+    chord.loadModel(MODEL).then(
+      async (model) => { console.log(model.stats().threads); await model.close(); },
+      (error) => console.log(error.message),
+    );`;
+  const run = async (env) => (await script(body, { env })).stdout.trim();
+  assert.equal(await run({ NODE_CHORD_THREADS: '1' }), '1');
+  assert.match(await run({ NODE_CHORD_THREADS: 'many' }), /NODE_CHORD_THREADS: expected/);
+  assert.match(await run({ NODE_CHORD_DEVICE: 'cuda' }), /cuda/);
+  const { stderr } = await script(body, { env: { NODE_CHORD_LOG: 'debug' } });
+  assert.match(stderr, /load/);
+});

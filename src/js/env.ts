@@ -1,0 +1,33 @@
+/**
+ * Every environment variable that JavaScript reads. Options win over them.
+ *
+ * NODE_CHORD_DEVICE   device; 'auto'
+ * NODE_CHORD_THREADS  threads; 'auto'
+ * NODE_CHORD_CPU      kernel tier; 'auto'
+ * NODE_CHORD_LOG      off, error, warn, info, debug, trace: log to stderr; off
+ * NODE_CHORD_ADDON    the .node file to load; the package of this platform
+ */
+
+/** Defaults for `loadModel`, as the options of those names. */
+export function loadDefaults(): Record<string, unknown> {
+  const { NODE_CHORD_DEVICE, NODE_CHORD_THREADS, NODE_CHORD_CPU } = process.env;
+  const defaults: Record<string, unknown> = {};
+  if (NODE_CHORD_DEVICE) {
+    const ids = NODE_CHORD_DEVICE.split(',').map((id) => id.trim());
+    defaults['device'] = ids.length === 1 ? ids[0] : ids;
+  }
+  if (NODE_CHORD_THREADS) {
+    const threads = Number(NODE_CHORD_THREADS);
+    defaults['threads'] = Number.isNaN(threads) ? NODE_CHORD_THREADS : threads;
+  }
+  if (NODE_CHORD_CPU) defaults['cpu'] = NODE_CHORD_CPU;
+  return defaults;
+}
+
+export function logLevel(): string {
+  return process.env['NODE_CHORD_LOG'] || 'off';
+}
+
+export function addonPath(): string | undefined {
+  return process.env['NODE_CHORD_ADDON'] || undefined;
+}

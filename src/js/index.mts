@@ -1,0 +1,15 @@
+/** The ESM entry: the CommonJS core's own objects, so that there is one set of classes. */
+
+export {
+  ChordError,
+  Model,
+  Session,
+  Tokenizer,
+  devices,
+  features,
+  inspect,
+  isChordError,
+  loadModel,
+  loadTokenizer,
+  version,
+} from './index.js';

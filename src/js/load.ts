@@ -1,0 +1,145 @@
+/** What opens files: `loadModel`, `loadTokenizer`, `inspect`; and what this machine has. */
+
+import * as os from 'node:os';
+import type * as api from '../../index.js';
+import * as is from './check.js';
+import { aborted, awaiting, calling, invalidArg } from './errors.js';
+import { loadDefaults } from './env.js';
+import { traceLoad } from './log.js';
+import { readMetadataInTurns } from './metadata.js';
+import { makeModel, type Model } from './model.js';
+import { native as addon, type NativeLoad, type NativeLoadOptions } from './native.js';
+import * as options from './options.js';
+import { abortable } from './task.js';
+import { makeTokenizer, type Tokenizer } from './tokenizer.js';
+
+export async function loadModel(
+  first: api.Path | (api.LoadOptions & { path: api.Path }),
+  second?: api.LoadOptions,
+): Promise<Model> {
+  const { path, given } = readArguments(first, second);
+  const read = withEnvironment(given);
+  const { signal, onProgress } = read;
+  if (signal?.aborted) throw aborted(signal.reason, null);
+  const trace = traceLoad(path);
+  const started = performance.now();
+  try {
+    const load = calling(() => addon().load(path, nativeOptions(read)));
+    const run = () => follow(load, onProgress);
+    const model = await abortable(
+      signal,
+      () => load.cancel(),
+      run,
+      (late) => void late.close(),
+    );
+    const ms = performance.now() - started;
+    trace.end(() => ({ info: model.info, ms }), `${path} in ${ms.toFixed()} ms`);
+    return model;
+  } catch (error) {
+    trace.error(error);
+    throw error;
+  }
+}
+
+export async function loadTokenizer(path: api.Path, given?: api.Abortable): Promise<Tokenizer> {
+  const file = is.path(path, 'path');
+  const { signal } = options.read(options.abort, given);
+  const cancel = new (addon().NativeCancel)();
+  const open = () => awaiting(() => addon().openTokenizer(file, cancel));
+  return makeTokenizer(await abortable(signal, () => cancel.cancel(), open));
+}
+
+export async function inspect(path: api.Path, given?: api.Abortable): Promise<api.GgufInfo> {
+  const file = is.path(path, 'path');
+  const { signal } = options.read(options.abort, given);
+  const cancel = new (addon().NativeCancel)();
+  const open = async () => {
+    const inspection = await awaiting(() => addon().inspect(file, cancel));
+    const info: Omit<api.GgufInfo, 'metadata'> = JSON.parse(inspection.info());
+    const { files, version, fileBytes, ...rest } = info;
+    const metadata = await readMetadataInTurns(inspection.metadata());
+    return { files, version, fileBytes, metadata, ...rest };
+  };
+  return abortable(signal, () => cancel.cancel(), open);
+}
+
+export async function devices(): Promise<api.Device[]> {
+  const [first] = os.cpus();
+  return [
+    {
+      id: 'cpu',
+      kind: 'cpu',
+      name: first?.model.trim() || os.arch(),
+      usable: true,
+      reason: null,
+      total: os.totalmem(),
+      free: os.freemem(),
+      unified: true,
+      driver: null,
+    },
+  ];
+}
+
+/** `(path, options?)` or `({ path, ...options })`. */
+function readArguments(first: unknown, second: unknown): { path: string; given: unknown } {
+  const isPath = typeof first === 'string' || first instanceof URL;
+  if (isPath || typeof first !== 'object' || first === null || second !== undefined) {
+    return { path: is.path(first, 'path'), given: second };
+  }
+  // A URL of another realm is an object too.
+  if (Object.prototype.toString.call(first) === '[object URL]') {
+    return { path: is.path(first, 'path'), given: second };
+  }
+  const { path, ...given } = first as Record<string, unknown>;
+  if (path === undefined) {
+    is.onlyKnown(given, Object.keys(options.loadWithPath));
+    throw invalidArg('path', 'a path or a file: URL', path);
+  }
+  return { path: is.path(path, 'path'), given };
+}
+
+/** Environment variables stand for options that are absent. */
+function withEnvironment(given: unknown): options.LoadRead {
+  const own = options.read(options.load, given);
+  const chosen = is.optionsObject(given);
+  for (const [name, value] of Object.entries(loadDefaults())) {
+    if (chosen[name] !== undefined) continue;
+    const variable = `NODE_CHORD_${name.toUpperCase()}`;
+    const rule = options.load[name as 'device' | 'threads' | 'cpu'];
+    Object.assign(own, { [name]: rule.check(value, variable) });
+  }
+  return own;
+}
+
+function nativeOptions(read: options.LoadRead): NativeLoadOptions {
+  const orNull = <T>(value: 'auto' | T) => (value === 'auto' ? null : (value as T));
+  return {
+    device: orNull(read.device),
+    contextLength: orNull(read.contextLength),
+    kvTypeK: read.kvType.k,
+    kvTypeV: read.kvType.v,
+    threads: orNull(read.threads),
+    cpu: orNull(read.cpu),
+    chatTemplate: read.chatTemplate ?? null,
+    maxConcurrent: orNull(read.maxConcurrent),
+    maxQueued: read.maxQueued,
+  };
+}
+
+/** Reports progress until it is loaded; what the callback throws ends it. */
+async function follow(
+  load: NativeLoad,
+  onProgress: ((progress: api.Progress) => void) | undefined,
+): Promise<Model> {
+  for (;;) {
+    const step = await awaiting(() => load.next());
+    if (step === null) return makeModel(load.take());
+    const [done = 0, total = 0] = step;
+    try {
+      onProgress?.({ phase: 'load', unit: 'bytes', done, total });
+    } catch (error) {
+      load.cancel();
+      throw error;
+    }
+  }
+}

@@ -1,0 +1,51 @@
+/**
+ * What happens, for those who listen: diagnostics channels `node-chord:log`, `node-chord:load`,
+ * `node-chord:generate`, and lines on stderr where NODE_CHORD_LOG asks for them.
+ */
+
+import { channel } from 'node:diagnostics_channel';
+import { logLevel } from './env.js';
+
+const LEVELS = ['error', 'warn', 'info', 'debug', 'trace'] as const;
+export type Level = (typeof LEVELS)[number];
+
+const logs = channel('node-chord:log');
+const loads = channel('node-chord:load');
+const generations = channel('node-chord:generate');
+
+export function log(level: Level, message: string): void {
+  if (logs.hasSubscribers) logs.publish({ level, message });
+  const wanted = LEVELS.indexOf(logLevel() as Level);
+  if (LEVELS.indexOf(level) > wanted) return;
+  process.stderr.write(`[node-chord] ${level}: ${message}\n`);
+}
+
+/** `start`, then `end` or `error`, each with the same `id`. */
+export interface Trace {
+  end(particulars: () => object, line: string): void;
+  error(error: unknown): void;
+}
+
+export const traceLoad = (path: string): Trace => trace('load', loads, { path });
+export const traceGenerate = (about: object): Trace => trace('generate', generations, about);
+
+let lastId = 0;
+
+function trace(what: string, out: typeof logs, about: object): Trace {
+  const id = ++lastId;
+  const publish = (type: string, more: object) => {
+    if (out.hasSubscribers) out.publish({ type, id, ...about, ...more });
+  };
+  publish('start', {});
+  log('debug', `${what} ${id} starts`);
+  return {
+    end(particulars, line) {
+      publish('end', particulars());
+      log('debug', `${what} ${id}: ${line}`);
+    },
+    error(error) {
+      publish('error', { error });
+      log('debug', `${what} ${id} failed: ${String(error)}`);
+    },
+  };
+}

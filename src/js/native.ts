@@ -1,0 +1,220 @@
+/**
+ * The addon as TypeScript sees it, and its loader. Everything here is internal; failures arrive as
+ * errors whose message `errors.ts` can read. Numbers were checked before they get here.
+ */
+
+import { createRequire } from 'node:module';
+import * as path from 'node:path';
+import { addonPath } from './env.js';
+import { failure } from './errors.js';
+
+/** The addon's exports. */
+export interface Native {
+  NativeCancel: new () => NativeCancel;
+  version(): string;
+  /** JSON of `Features`. */
+  features(): string;
+  load(path: string, options: NativeLoadOptions): NativeLoad;
+  openTokenizer(path: string, cancel: NativeCancel): Promise<NativeText>;
+  inspect(path: string, cancel: NativeCancel): Promise<NativeInspection>;
+  /** Stops every engine of this environment and waits for it, at most a second. */
+  shutdown(): void;
+}
+
+export interface NativeCancel {
+  cancel(): void;
+}
+
+export interface NativeLoadOptions {
+  device: string[] | null;
+  contextLength: number | null;
+  kvTypeK: string;
+  kvTypeV: string;
+  threads: number | null;
+  cpu: string | null;
+  chatTemplate: string | null;
+  maxConcurrent: number | null;
+  maxQueued: number;
+}
+
+export interface NativeLoad {
+  /** Bytes done and in all, at most 20 times a second; null when loaded; rejects if it fails. */
+  next(): Promise<number[] | null>;
+  /** Once, after `next` gave null. */
+  take(): NativeModel;
+  cancel(): void;
+}
+
+/** A tokenizer with the template that goes with it. */
+export interface NativeText {
+  /** JSON of `TokenizerInfo`. */
+  info(): string;
+  tokenize(text: string, special: boolean, bos: boolean): Promise<Uint32Array>;
+  detokenize(tokens: Uint32Array, special: boolean): Promise<string>;
+  render(chat: NativeChat): Promise<{ text: string; tokens: Uint32Array }>;
+}
+
+/** What a template is rendered from. */
+export interface NativeChat {
+  /** JSON. */
+  messages: string;
+  /** JSON. */
+  templateArgs: string;
+  /** Local: year, month 1..12, day, hour, minute, second, weekday (0 = Sunday), day of year. */
+  clock: number[];
+}
+
+export interface NativeModel {
+  /** JSON of `ModelInfo` but for `metadata`, and `sampling`. */
+  info(): string;
+  /** `[key, kind, JSON ...]` each; a long array comes in several pieces of JSON. */
+  metadata(): string[][];
+  text(): NativeText;
+  generate(request: NativeRequest): NativeGeneration;
+  openSession(): NativeSession;
+  score(prompt: string | Uint32Array, top: number, cancel: NativeCancel): Promise<NativeLogprob[]>;
+  /** JSON of `Stats` but for what Node knows. */
+  stats(): string;
+  close(): Promise<void>;
+}
+
+export interface NativeSession {
+  length(): number;
+  generate(request: NativeRequest): NativeGeneration;
+  fork(): NativeSession;
+  /** Keeps so many tokens; those of `tail` follow them, to be evaluated with what comes next. */
+  rewind(length: number, tail: Uint32Array): void;
+  close(): Promise<void>;
+}
+
+/** One of `text`, `tokens`, `chat` is the prompt. */
+export interface NativeRequest {
+  text: string | null;
+  tokens: Uint32Array | null;
+  chat: NativeChat | null;
+  special: boolean;
+  temperature: number;
+  topK: number;
+  topP: number;
+  minP: number;
+  typicalP: number;
+  topNSigma: number;
+  xtcProbability: number;
+  xtcThreshold: number;
+  repeatPenalty: number;
+  frequencyPenalty: number;
+  presencePenalty: number;
+  repeatLastTokens: number;
+  biasIds: number[];
+  biases: number[];
+  seed: number;
+  maxTokens: number | null;
+  stop: string[];
+  stopTokens: Uint32Array;
+  ignoreEos: boolean;
+  logprobs: number | null;
+  shift: boolean;
+  keep: number;
+  queueSize: number;
+  progress: boolean;
+}
+
+export interface NativeGeneration {
+  next(): Promise<NativeBatch>;
+  demand(chunks: number): void;
+  lift(): void;
+  cancel(keep: boolean): void;
+}
+
+export interface NativeBatch {
+  progress: number[] | null;
+  chunks: NativeChunk[];
+  full: boolean;
+  done: NativeOutcome | null;
+  /** JSON of the failure; `done` is then what there was, if anything. */
+  failed: string | null;
+}
+
+export interface NativeChunk {
+  text: string;
+  tokens: number[];
+  logprobs: NativeLogprob[] | null;
+}
+
+export interface NativeLogprob {
+  token: number;
+  text: string;
+  bytes: Uint8Array;
+  logprob: number;
+  top: { token: number; text: string; logprob: number }[];
+}
+
+export interface NativeOutcome {
+  text: string;
+  tokens: Uint32Array;
+  logprobs: NativeLogprob[] | null;
+  seed: number;
+  finish: 'stop' | 'length' | 'context' | 'cancelled';
+  stopText: string | null;
+  stopToken: number | null;
+  promptTokens: number;
+  cachedTokens: number;
+  /** Milliseconds: queue, prompt, first token, total, stall; then bytes read. */
+  timings: number[];
+  /** Tokens that the session holds. */
+  sessionLength: number;
+}
+
+export interface NativeInspection {
+  /** JSON of `GgufInfo` but for `metadata`. */
+  info(): string;
+  /** As `NativeModel.metadata`. */
+  metadata(): string[][];
+}
+
+let loaded: Native | undefined;
+
+/** The addon, loaded at first use. */
+export function native(): Native {
+  return (loaded ??= loadAddon());
+}
+
+/** Such as `linux-x64-gnu`. */
+export function platform(): string {
+  const name = `${process.platform}-${process.arch}`;
+  if (process.platform === 'linux') return `${name}-${isMusl() ? 'musl' : 'gnu'}`;
+  return process.platform === 'win32' ? `${name}-msvc` : name;
+}
+
+function loadAddon(): Native {
+  const name = platform();
+  const chosen = addonPath();
+  const file = `node-chord.${name}.node`;
+  const candidates = chosen
+    ? [path.resolve(chosen)]
+    : [path.join(__dirname, file), `node-chord-${name}`];
+  const load = createRequire(__filename);
+  const reasons: unknown[] = [];
+  for (const candidate of candidates) {
+    try {
+      return load(candidate) as Native;
+    } catch (error) {
+      reasons.push(error);
+    }
+  }
+  const found = reasons.find((error) => (error as { code?: unknown }).code !== 'MODULE_NOT_FOUND');
+  const message = found
+    ? `the addon for ${name} cannot be loaded: ${(found as Error).message}`
+    : `no addon for ${name}: tried ${candidates.join(', ')}; install with optional dependencies, ` +
+      'or set NODE_CHORD_ADDON to a .node file';
+  const details = { platform: name, tried: candidates };
+  throw failure('ERR_ADDON', message, details, found ?? reasons[0]);
+}
+
+/** glibc says its version in the process report; musl does not. */
+function isMusl(): boolean {
+  const report = process.report as { excludeNetwork?: boolean } & NodeJS.ProcessReport;
+  report.excludeNetwork = true;
+  const { header } = report.getReport() as { header?: { glibcVersionRuntime?: string } };
+  return header?.glibcVersionRuntime === undefined;
+}
