@@ -15,4 +15,3 @@ pub mod engine;
 pub mod load;
 pub mod tools;
 pub mod node;
-pub mod env;

@@ -12,7 +12,6 @@ use crate::backend::cpu::{self, Cpu};
 use crate::backend::reference::Reference;
 use crate::backend::{Backend, KvType, PAGE_TOKENS};
 use crate::engine::{self, Handle, Setup};
-use crate::env::{self, Level};
 use crate::error::{Code, Error, Result};
 use crate::gguf;
 use crate::load::budget::{Memory, Request};
@@ -135,7 +134,6 @@ pub fn load(
         chunk: options.chunk,
     })?;
     progress(file.bytes(), file.bytes());
-    env::log(Level::Info, &format!("loaded {} on {name} ({tier}), {n_ctx} tokens", file.path()));
     Ok(Loaded {
         handle,
         tokenizer,
