@@ -75,6 +75,34 @@ fn chat_cases_render_as_in_python() {
     assert!(wrong.is_empty(), "{} of {} wrong:\n{}", wrong.len(), cases.len(), wrong.join("\n"));
 }
 
+/// The meter's limits are for hostile templates: a long chat must pass them in every real one.
+#[test]
+fn long_chats_stay_within_limits() {
+    let words = "Some words of a message, some of them in ünïcode. ".repeat(8);
+    let mut messages = vec![json!({"role": "system", "content": "Be brief."})];
+    for turn in 0..300 {
+        let answer = format!("<think>\nhm\n</think>\n\n{turn} {words}");
+        messages.push(json!({"role": "user", "content": words}));
+        messages.push(json!({"role": "assistant", "content": answer, "reasoning_content": "hm"}));
+    }
+    messages.push(json!({"role": "user", "content": words}));
+    let input = Input { messages, add_generation_prompt: true, ..Input::default() };
+    let vars = context(Input { bos_token: Some("<s>".to_owned()), ..input }).unwrap();
+    let limits = ["too much work", "too long", "exceed", "more than", "deep"];
+    let lines = lines("cases");
+    let mut rendered = 0;
+    for line in of_kind(&lines, "template") {
+        match Template::compile(line["source"].as_str().unwrap()).unwrap().render(&vars, NOW) {
+            Ok(_) => rendered += 1,
+            Err(error) => {
+                let refused = limits.iter().any(|limit| error.message.contains(limit));
+                assert!(!refused, "{}: {}", line["name"], error.message);
+            }
+        }
+    }
+    assert!(rendered > 90, "{rendered}");
+}
+
 fn judge(got: &Result<String, Error>, case: &Value) -> Result<(), String> {
     let expected = &case["expected"];
     match (got, expected["text"].as_str()) {

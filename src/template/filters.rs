@@ -86,16 +86,26 @@ fn guard(
             return Err(refuse(format!("names that begin with {RESERVED} are reserved")));
         }
     }
-    let bytes = values::weigh(&args)?;
     // Texts among the arguments (paths, characters to strip) may be read once for each item.
     let length = args.first().map_or(0, |value| match value.as_str() {
         Some(text) => text.len(),
         None => value.len().unwrap_or(0),
     });
-    limits::work(length.saturating_mul(texts) / 8)?;
-    // Sorting and comparing read each value about log n times; changing case can triple a text.
-    limits::work_bytes(bytes.saturating_mul(4))?;
-    limits::room(bytes)?;
+    limits::work(length.saturating_add(length.saturating_mul(texts) / 8))?;
+    // What looks at items only, not into them, costs no more than that.
+    let text = args.first().is_some_and(|value| value.as_str().is_some());
+    let shallow = match name.strip_prefix(RESERVED).unwrap_or(name) {
+        "default" | "d" => true,
+        "map" | "select" | "reject" | "selectattr" | "rejectattr" | "first" | "last" | "items"
+        | "reverse" | "attr" => !text,
+        _ => false,
+    };
+    if !shallow {
+        // Sorting and comparing read a value about log n times; changing case can triple a text.
+        let bytes = values::weigh(&args)?;
+        limits::work_bytes(bytes.saturating_mul(4))?;
+        limits::room(bytes)?;
+    }
     check_receiver(name, &args)?;
     let value = state.apply_filter(name, &args)?;
     let shape = if generator { Shape::Generator } else { Shape::List };
