@@ -100,7 +100,8 @@ fn long_chats_stay_within_limits() {
             }
         }
     }
-    assert!(rendered > 90, "{rendered}");
+    // The others refuse the system role or want content in parts.
+    assert!(rendered > 80, "{rendered}");
 }
 
 fn judge(got: &Result<String, Error>, case: &Value) -> Result<(), String> {

@@ -8,6 +8,8 @@ use super::source::{Refusal, Token};
 
 /// Most operands of one chain, arguments of one call (minijinja allows 2,000).
 const OPERANDS_MAX: usize = 1000;
+/// Longest name that a message about something undefined gives.
+const NAME_BYTES_MAX: usize = 100;
 /// Deepest nesting of brackets. minijinja's own limit is about 70.
 const NESTING_MAX: u32 = 60;
 
@@ -206,7 +208,7 @@ impl Reader<'_> {
             return Ok(value);
         }
         let literal = value.literal;
-        let minuses = if minus % 2 == 0 { "- -" } else { "-" };
+        let minuses = if minus.is_multiple_of(2) { "- -" } else { "-" };
         let node = self.node(format!("{minuses}{}", value.text), value.depth.saturating_add(1))?;
         Ok(Written { literal, ..node })
     }
@@ -328,7 +330,7 @@ impl Reader<'_> {
 
     fn attribute(&mut self, value: Written) -> Result<Written, Refusal> {
         let path = value.path;
-        if path {
+        if path && value.text.len() <= NAME_BYTES_MAX {
             self.bases.push((self.written_line(), value.text.trim().to_owned()));
         }
         match self.next() {

@@ -54,6 +54,9 @@ pub struct Clock {
     pub day_of_year: u32,
 }
 
+/// Longest reason that an error carries; its message shows less.
+const REASON_CHARS_MAX: usize = 2000;
+
 /// A compiled chat template.
 #[derive(Clone, Debug)]
 pub struct Template {
@@ -94,8 +97,12 @@ impl Template {
     }
 }
 
-fn error(refusal: Refusal) -> Error {
+fn error(mut refusal: Refusal) -> Error {
     let reason = shown(&refusal.reason);
+    if let Some((end, _)) = refusal.reason.char_indices().nth(REASON_CHARS_MAX) {
+        refusal.reason.truncate(end);
+        refusal.reason.push('…');
+    }
     if refusal.line == 0 {
         let error = Error::new(Code::Template, format!("template: {reason}"));
         return error.with("line", Field::Null).with("reason", refusal.reason);
