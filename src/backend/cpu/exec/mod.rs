@@ -219,8 +219,10 @@ impl Exec {
             Op::Experts(act) => self.experts(step, weights, out, *act),
             Op::Add => {
                 out.copy_from_slice(self.input(step, 0)?);
-                tier.call(AddTo(out, self.input(step, 1)?));
-                Ok(())
+                let b = self.arena.get(self.layout.slot(step.inputs[1]), out.len());
+                drive::map_rows(&mut self.pool, out, width, &|row, out| {
+                    tier.call(AddTo(out, &b[row * width..(row + 1) * width]));
+                })
             }
             Op::Select => {
                 let x = self.input(step, 0)?;

@@ -11,7 +11,7 @@
 
 use super::super::simd::{Kernel, LANES, Simd, Tier};
 use super::buffer::Buffer;
-use super::math::exp;
+use super::math::{exp, load_padded, store_padded};
 use super::stripe::Shared;
 use crate::backend::{KvType, PAGE_TOKENS};
 use crate::error::Result;
@@ -205,18 +205,18 @@ impl<'p, P: Fn(usize) -> PageView<'p>> Kernel for Item<'_, P> {
             let view = page(tile);
             load_keys(s, kv.k, view.k, head, &mut k[..dk * PAGE_TOKENS]);
             load_values(s, kv.v, view.v, (head, live, dv), &mut v[..stride * PAGE_TOKENS]);
-            for row in 0..n {
-                if position + row < start {
-                    continue;
-                }
-                let valid = PAGE_TOKENS.min(position + row + 1 - start);
-                for g in 0..group {
-                    let at = row * width + (head * group + g) * dk;
-                    let i = row * group + g;
-                    let o = &mut o[i * stride..(i + 1) * stride];
-                    let query = &q[at..at + dk];
-                    step(s, query, attend.scale, (k, v, valid), &mut state[i], o);
-                }
+            // Queries (row, head of the group) that see this tile.
+            let first = start.saturating_sub(position) * group;
+            let tile = Tile { k, v, start, position, group, head, scale: attend.scale };
+            let queries = Queries { q, width, dk, stride };
+            let mut i = first;
+            while i + 4 <= n * group {
+                step::<S, 4>(s, &tile, &queries, i, state, o);
+                i += 4;
+            }
+            while i < n * group {
+                step::<S, 1>(s, &tile, &queries, i, state, o);
+                i += 1;
             }
         }
         for row in 0..n {
@@ -235,47 +235,150 @@ impl<'p, P: Fn(usize) -> PageView<'p>> Kernel for Item<'_, P> {
     }
 }
 
-/// One query against one tile.
-#[inline(always)]
-fn step<S: Simd>(
-    s: S,
-    query: &[f32],
+/// One tile as f32.
+struct Tile<'a> {
+    /// `[head_dim_k][32]`.
+    k: &'a [f32],
+    /// `[32][head_dim_v, padded]`.
+    v: &'a [f32],
+    /// Position of the first key.
+    start: usize,
+    /// Position of the first row.
+    position: usize,
+    /// Query heads of the kv head.
+    group: usize,
+    /// The kv head.
+    head: usize,
+    /// Factor on scores.
     scale: f32,
-    (k, v, valid): (&[f32], &[f32], usize),
-    state: &mut State,
+}
+
+/// Query i is head `i % group` of row `i / group`.
+struct Queries<'a> {
+    q: &'a [f32],
+    width: usize,
+    dk: usize,
+    stride: usize,
+}
+
+/// Q queries from `first` on against one tile.
+#[inline(always)]
+fn step<S: Simd, const Q: usize>(
+    s: S,
+    tile: &Tile<'_>,
+    queries: &Queries<'_>,
+    first: usize,
+    state: &mut [State],
     o: &mut [f32],
 ) {
-    let mut scores = [s.splat(0.0); 2];
-    for (q, k) in query.iter().zip(k.as_chunks::<PAGE_TOKENS>().0) {
-        let q = s.splat(*q);
+    let mut query = [&[][..]; Q];
+    let mut valid = [0; Q];
+    for i in 0..Q {
+        let (row, g) = ((first + i) / tile.group, (first + i) % tile.group);
+        let at = row * queries.width + (tile.head * tile.group + g) * queries.dk;
+        query[i] = &queries.q[at..at + queries.dk];
+        valid[i] = PAGE_TOKENS.min(tile.position + row + 1 - tile.start);
+    }
+    let mut p = scores::<S, Q>(s, tile, query);
+    let mut c = [0.0; Q];
+    for i in 0..Q {
+        c[i] = soften(s, &mut p[i], valid[i], &mut state[first + i]);
+    }
+    let stride = queries.stride;
+    let o = &mut o[first * stride..(first + Q) * stride];
+    let (v, mut at) = (tile.v, 0);
+    while at + 2 * LANES <= stride {
+        weigh::<S, Q, 2>(s, (v, &p, &valid, &c), o, (stride, at));
+        at += 2 * LANES;
+    }
+    if at < stride {
+        weigh::<S, Q, 1>(s, (v, &p, &valid, &c), o, (stride, at));
+    }
+}
+
+/// Scores of Q queries, times the scale.
+#[inline(always)]
+fn scores<S: Simd, const Q: usize>(
+    s: S,
+    tile: &Tile<'_>,
+    query: [&[f32]; Q],
+) -> [[f32; PAGE_TOKENS]; Q] {
+    let mut sums = [[s.splat(0.0); 2]; Q];
+    for (d, k) in tile.k.as_chunks::<PAGE_TOKENS>().0.iter().enumerate() {
         let (k, _) = k.as_chunks::<LANES>();
-        scores = [s.fma(q, s.load(&k[0]), scores[0]), s.fma(q, s.load(&k[1]), scores[1])];
+        let (k0, k1) = (s.load(&k[0]), s.load(&k[1]));
+        for i in 0..Q {
+            let q = s.splat(query[i][d]);
+            sums[i] = [s.fma(q, k0, sums[i][0]), s.fma(q, k1, sums[i][1])];
+        }
     }
-    let mut p = [[0.0f32; LANES]; 2];
-    for (scores, p) in scores.iter().zip(&mut p) {
-        s.store(s.mul(*scores, s.splat(scale)), p);
+    let mut p = [[0.0; PAGE_TOKENS]; Q];
+    for i in 0..Q {
+        for (sum, p) in sums[i].iter().zip(p[i].as_chunks_mut::<LANES>().0) {
+            s.store(s.mul(*sum, s.splat(tile.scale)), p);
+        }
     }
-    p.as_flattened_mut()[valid..].fill(f32::NEG_INFINITY);
+    p
+}
+
+/// Scores to weights, state to the new maximum and sum; gives the factor on what was summed before.
+#[inline(always)]
+fn soften<S: Simd>(s: S, p: &mut [f32; PAGE_TOKENS], valid: usize, state: &mut State) -> f32 {
+    p[valid..].fill(f32::NEG_INFINITY);
+    let (p, _) = p.as_chunks_mut::<LANES>();
     let max = s.reduce_max(s.max(s.load(&p[0]), s.load(&p[1])));
     let m = if max > state.m { max } else { state.m };
-    let mut c = [state.m - m; LANES];
-    s.store(exp(s, s.load(&c.clone())), &mut c);
-    let c = c[0];
+    let mut c = [0.0; LANES];
+    s.store(exp(s, s.splat(state.m - m)), &mut c);
     let mut e = [s.splat(0.0); 2];
     for (p, e) in p.iter_mut().zip(&mut e) {
         *e = exp(s, s.sub(s.load(p), s.splat(m)));
         s.store(*e, p);
     }
-    *state = State { m, l: state.l * c + s.reduce_add(s.add(e[0], e[1])) };
-    let stride = o.len();
-    for (at, o) in o.as_chunks_mut::<LANES>().0.iter_mut().enumerate() {
-        let mut sum = s.mul(s.load(o), s.splat(c));
-        for (p, v) in p.as_flattened().iter().take(valid).zip(v.chunks_exact(stride)) {
-            if let Some(v) = v[at * LANES..].first_chunk() {
-                sum = s.fma(s.splat(*p), s.load(v), sum);
+    *state = State { m, l: state.l * c[0] + s.reduce_add(s.add(e[0], e[1])) };
+    c[0]
+}
+
+/// D vectors of the outputs at `at`: o = o c, then o = fma(p[j], v[j], o) for the keys in order.
+#[inline(always)]
+fn weigh<S: Simd, const Q: usize, const D: usize>(
+    s: S,
+    (v, p, valid, c): (&[f32], &[[f32; PAGE_TOKENS]; Q], &[usize; Q], &[f32; Q]),
+    o: &mut [f32],
+    (stride, at): (usize, usize),
+) {
+    let mut sums = [[s.splat(0.0); D]; Q];
+    let mut common = PAGE_TOKENS;
+    for i in 0..Q {
+        common = common.min(valid[i]);
+        for d in 0..D {
+            let o = load_padded(s, &o[i * stride + at + d * LANES..][..LANES]);
+            sums[i][d] = s.mul(o, s.splat(c[i]));
+        }
+    }
+    for j in 0..common {
+        let mut values = [s.splat(0.0); D];
+        for d in 0..D {
+            values[d] = load_padded(s, &v[j * stride + at + d * LANES..][..LANES]);
+        }
+        for i in 0..Q {
+            let p = s.splat(p[i][j]);
+            for d in 0..D {
+                sums[i][d] = s.fma(p, values[d], sums[i][d]);
             }
         }
-        s.store(sum, o);
+    }
+    for i in 0..Q {
+        for j in common..valid[i] {
+            let p = s.splat(p[i][j]);
+            for d in 0..D {
+                let value = load_padded(s, &v[j * stride + at + d * LANES..][..LANES]);
+                sums[i][d] = s.fma(p, value, sums[i][d]);
+            }
+        }
+        for d in 0..D {
+            store_padded(s, sums[i][d], &mut o[i * stride + at + d * LANES..][..LANES]);
+        }
     }
 }
 
@@ -312,7 +415,6 @@ fn load_values<S: Simd>(
 #[inline(always)]
 fn load<S: Simd>(s: S, kind: KvType, bytes: &[u8], out: &mut [f32]) {
     use super::float::{BF16, F16, F32, FloatType};
-    use super::math::store_padded;
     match kind {
         KvType::F32 => {
             for (b, out) in bytes.chunks(64).zip(out.chunks_mut(LANES)) {

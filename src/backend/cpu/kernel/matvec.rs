@@ -28,6 +28,11 @@ pub trait Dot256: Type256 {
     fn scales(block: &[u8]) -> ([i8; 16], [i8; 16]);
     /// d and dmin (0 if there is none).
     fn factors<S: Wide>(s: S, block: &[u8]) -> [f32; 2];
+    /// Four whole rows at once, if the tier has a way of its own.
+    #[inline(always)]
+    fn four<S: Wide>(_s: S, _rows: [&[u8]; 4], _x: Bytes<'_>) -> Option<[f32; 4]> {
+        None
+    }
     /// Lanes of T, lanes of M, d, dmin of a block against 256 values of x with their sums.
     fn dot<S: Wide>(s: S, block: &[u8], x: &[i8; 256], sums: &[i16; 16]) -> Parts<S>;
 }
@@ -82,7 +87,11 @@ impl<T: Dot256> WideKernel for Matvec256<'_, '_, T> {
         for i in 0..out.len() / 4 {
             let q = out.len() / 4;
             let rows = [i, i + q, i + 2 * q, i + 3 * q];
-            let y = rows256::<S, T, 4>(s, quarter(weights, bytes, rows), x);
+            let four = quarter(weights, bytes, rows);
+            let y = match T::four(s, four, x) {
+                Some(y) => y,
+                None => rows256::<S, T, 4>(s, four, x),
+            };
             for (r, y) in rows.into_iter().zip(y) {
                 out[r] = y;
             }

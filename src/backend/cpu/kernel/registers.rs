@@ -3,6 +3,7 @@
 
 use super::super::simd::wide::Wide;
 use super::matvec::{Dot32, Dot256, Parts};
+use super::quantise::Bytes;
 use super::unpack::{Q2K, Q3K, Q4K, Q5K, Q6K, Q40, Q41, Q50, Q51, Q80};
 
 /// For [`Wide::pick8`]: the first 32 bytes take byte `a`, the others byte `b`, as i16.
@@ -123,6 +124,11 @@ impl Dot256 for Q4K {
         [half(s, b, 0), half(s, b, 2)]
     }
     #[inline(always)]
+    fn four<S: Wide>(s: S, rows: [&[u8]; 4], x: Bytes<'_>) -> Option<[f32; 4]> {
+        let (qs, sums) = (x.qs.as_chunks().0, x.sums.as_chunks().0);
+        s.nibble_rows::<false>(rows, (qs, sums, x.ds))
+    }
+    #[inline(always)]
     fn dot<S: Wide>(s: S, b: &[u8], x: &[i8; 256], sums: &[i16; 16]) -> Parts<S> {
         let (scales, mins) = scales_6bit(b);
         let t = dot_nibbles(s, Self::codes(s, b), x, scales);
@@ -154,6 +160,11 @@ impl Dot256 for Q5K {
     #[inline(always)]
     fn factors<S: Wide>(s: S, b: &[u8]) -> [f32; 2] {
         [half(s, b, 0), half(s, b, 2)]
+    }
+    #[inline(always)]
+    fn four<S: Wide>(s: S, rows: [&[u8]; 4], x: Bytes<'_>) -> Option<[f32; 4]> {
+        let (qs, sums) = (x.qs.as_chunks().0, x.sums.as_chunks().0);
+        s.nibble_rows::<true>(rows, (qs, sums, x.ds))
     }
     #[inline(always)]
     fn dot<S: Wide>(s: S, b: &[u8], x: &[i8; 256], sums: &[i16; 16]) -> Parts<S> {

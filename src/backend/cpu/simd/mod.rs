@@ -11,6 +11,8 @@ pub mod x86;
 #[cfg(target_arch = "x86_64")]
 mod x86_512;
 #[cfg(target_arch = "x86_64")]
+mod x86_512_rows;
+#[cfg(target_arch = "x86_64")]
 mod x86_wide;
 
 use crate::error::{Code, Error, Result};

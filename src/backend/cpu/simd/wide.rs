@@ -82,6 +82,16 @@ pub trait Wide: Simd {
     fn dot_sums(self, scales: &[i8; 16], sums: &[i16; 16]) -> Self::I;
     /// Sums of lanes 0..8 of each, and of lanes 8..16.
     fn reduce_halves(self, v: [Self::I; 4]) -> [[i32; 4]; 2];
+    /// Four rows of Q4_K (or Q5_K: a fifth bit) at once, if the tier has a way of its own; each row
+    /// has as many blocks as `qs`.
+    #[inline(always)]
+    fn nibble_rows<const FIFTH: bool>(
+        self,
+        _rows: [&[u8]; 4],
+        _x: (&[[i8; 256]], &[[i16; 16]], &[f32]),
+    ) -> Option<[f32; 4]> {
+        None
+    }
     /// Asks for the cache line at `p`, which need not be readable.
     fn prefetch(self, p: *const u8);
 }

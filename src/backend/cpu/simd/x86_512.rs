@@ -1,6 +1,7 @@
 //! The AVX-512 tier (F, BW, VL, DQ, VNNI, VBMI): sixteen lanes in one register.
 
 use super::wide::{Wide, WideKernel};
+use super::x86_512_rows::{Rows, nibble_rows};
 use super::{Kernel, Simd};
 use std::arch::x86_64::*;
 
@@ -446,6 +447,25 @@ impl Wide for Avx512 {
             }
         }
         out
+    }
+    #[inline(always)]
+    fn nibble_rows<const FIFTH: bool>(
+        self,
+        rows: [&[u8]; 4],
+        (qs, sums, ds): (&[[i8; 256]], &[[i16; 16]], &[f32]),
+    ) -> Option<[f32; 4]> {
+        let bytes = qs.len() * if FIFTH { 176 } else { 144 };
+        let fits = rows[0].len() >= bytes
+            && rows[1].len() >= bytes
+            && rows[2].len() >= bytes
+            && rows[3].len() >= bytes
+            && sums.len() >= qs.len()
+            && ds.len() >= qs.len();
+        if !fits {
+            return None;
+        }
+        // SAFETY: the token proves AVX-512; all lengths were just checked.
+        Some(unsafe { nibble_rows::<FIFTH>(&Rows { rows, qs, sums, ds }) })
     }
     #[inline(always)]
     fn prefetch(self, p: *const u8) {
