@@ -22,6 +22,8 @@ pub const LANES: usize = 16;
 
 /// What a tier offers. Every method is exact or correctly rounded, hence the same in all tiers.
 pub trait Simd: Copy + Send + Sync + 'static {
+    /// Vector registers.
+    const REGISTERS: usize;
     /// Sixteen f32 lanes.
     type F: Copy;
 
@@ -31,6 +33,8 @@ pub trait Simd: Copy + Send + Sync + 'static {
     fn load(self, p: &[f32; 16]) -> Self::F;
     /// Lanes to memory.
     fn store(self, v: Self::F, p: &mut [f32; 16]);
+    /// Asks for the cache line at `p`, which need not be readable.
+    fn prefetch(self, _p: *const u8) {}
     /// f32 of an f16.
     fn half(self, bits: u16) -> f32;
     /// Lanes from sixteen little-endian f16.

@@ -5,8 +5,6 @@ use super::Simd;
 
 /// A tier with fast integer kernels.
 pub trait Wide: Simd {
-    /// Vector registers.
-    const REGISTERS: usize;
     /// Whether `dot_quads::<128>` subtracts 128 from codes.
     const SIGNED_QUADS: bool;
     /// 64 bytes.
@@ -92,8 +90,6 @@ pub trait Wide: Simd {
     ) -> Option<[f32; 4]> {
         None
     }
-    /// Asks for the cache line at `p`, which need not be readable.
-    fn prefetch(self, p: *const u8);
 }
 
 /// Code that runs on tiers with fast integer kernels.

@@ -115,6 +115,7 @@ macro_rules! pair {
 }
 
 impl Simd for Avx2 {
+    const REGISTERS: usize = 16;
     type F = [__m256; 2];
 
     #[inline(always)]
@@ -135,6 +136,11 @@ impl Simd for Avx2 {
             _mm256_storeu_ps(p, v[0]);
             _mm256_storeu_ps(p.add(8), v[1]);
         }
+    }
+    #[inline(always)]
+    fn prefetch(self, p: *const u8) {
+        // SAFETY: a hint; no memory is accessed as far as the program can tell.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(p.cast()) };
     }
     #[inline(always)]
     fn half(self, bits: u16) -> f32 {
@@ -258,6 +264,7 @@ macro_rules! inherit {
 }
 
 impl Simd for AvxVnni {
+    const REGISTERS: usize = 16;
     type F = [__m256; 2];
 
     inherit! {
@@ -266,6 +273,7 @@ impl Simd for AvxVnni {
         fn load(p: &[f32; 16]) -> Self::F;
         fn store(v: Self::F, p: &mut [f32; 16]);
         fn half(bits: u16) -> f32;
+        fn prefetch(p: *const u8);
         fn load_f16(p: &[u8; 32]) -> Self::F;
         fn load_bf16(p: &[u8; 32]) -> Self::F;
         fn store_f16(v: Self::F, p: &mut [u8; 32]);

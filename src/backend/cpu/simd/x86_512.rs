@@ -73,6 +73,7 @@ macro_rules! single {
 }
 
 impl Simd for Avx512 {
+    const REGISTERS: usize = 32;
     type F = __m512;
 
     #[inline(always)]
@@ -89,6 +90,11 @@ impl Simd for Avx512 {
     fn store(self, v: Self::F, p: &mut [f32; 16]) {
         // SAFETY: the token proves AVX-512; 64 bytes lie in the array.
         unsafe { _mm512_storeu_ps(p.as_mut_ptr(), v) }
+    }
+    #[inline(always)]
+    fn prefetch(self, p: *const u8) {
+        // SAFETY: a hint; no memory is accessed as far as the program can tell.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(p.cast()) };
     }
     #[inline(always)]
     fn half(self, bits: u16) -> f32 {
@@ -231,7 +237,6 @@ unsafe fn half_load(p: *const u8) -> __m256i {
 impl Wide for Avx512 {
     type B = __m512i;
     type I = __m512i;
-    const REGISTERS: usize = 32;
     const SIGNED_QUADS: bool = false;
 
     #[inline(always)]
@@ -466,10 +471,5 @@ impl Wide for Avx512 {
         }
         // SAFETY: the token proves AVX-512; all lengths were just checked.
         Some(unsafe { nibble_rows::<FIFTH>(&Rows { rows, qs, sums, ds }) })
-    }
-    #[inline(always)]
-    fn prefetch(self, p: *const u8) {
-        // SAFETY: a hint; no memory is accessed as far as the program can tell.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(p.cast()) };
     }
 }

@@ -21,7 +21,6 @@ macro_rules! wide {
         impl Wide for $tier {
             type B = Pair;
             type I = Pair;
-            const REGISTERS: usize = 16;
             const SIGNED_QUADS: bool = $signed;
 
             #[inline(always)]
@@ -294,11 +293,6 @@ macro_rules! wide {
                     }
                 }
                 out
-            }
-            #[inline(always)]
-            fn prefetch(self, p: *const u8) {
-                // SAFETY: a hint; no memory is accessed as far as the program can tell.
-                unsafe { _mm_prefetch::<_MM_HINT_T0>(p.cast()) };
             }
         }
     };
