@@ -2,6 +2,7 @@
 //! printable; it does not know who runs it, nor which architecture it came from.
 
 mod check;
+mod fuse;
 mod print;
 
 pub use print::Printed;

@@ -23,6 +23,7 @@ use crate::error::{Error, Result};
 use crate::plan::{Attend, GroupId, NormKind, Op, Plan, Rope, Step, ValueId, WeightId};
 use crate::store::Lease;
 use parking_lot::Mutex;
+use std::ops::Range;
 use std::sync::Arc;
 
 /// Everything that a pass needs besides the weights.
@@ -35,6 +36,8 @@ pub struct Exec {
     acts: ActCache,
     experts: experts::Room,
     scratch: Vec<Mutex<Scratch>>,
+    /// Steps of each group that run as one.
+    runs: Arc<[Vec<Range<usize>>]>,
     /// A norm's weights, a bias: small vectors as f32.
     vector: Buffer<f32>,
     ropes: Vec<(Rope, Option<WeightId>, Angles, bool)>,
@@ -70,6 +73,7 @@ impl Exec {
         let widest = plan.weights.iter().filter(|w| w.shape.len() == 1).map(|w| w.shape[0]).max();
         Ok(Exec {
             layout: Layout::new(&plan),
+            runs: plan.groups.iter().map(|group| group.runs()).collect(),
             table,
             pool,
             arena: Arena::default(),
@@ -158,10 +162,19 @@ impl Exec {
         mut probe: Option<Probe<'_>>,
     ) -> Result<()> {
         let plan = Arc::clone(&self.plan);
-        for (index, step) in plan.group(id).steps.iter().enumerate() {
-            self.step(step, pages, weights)?;
-            if let Some(probe) = probe.as_mut() {
-                probe(id, index, step.output, self.value(step.output));
+        let steps = &plan.group(id).steps;
+        let runs = Arc::clone(&self.runs);
+        for run in runs.get(id.0 as usize).map_or(&[][..], |runs| runs) {
+            let list = &steps[run.clone()];
+            if probe.is_none() && list.len() > 1 {
+                self.linears(list, weights)?;
+                continue;
+            }
+            for (index, step) in run.clone().zip(list) {
+                self.step(step, pages, weights)?;
+                if let Some(probe) = probe.as_mut() {
+                    probe(id, index, step.output, self.value(step.output));
+                }
             }
         }
         Ok(())
@@ -195,7 +208,7 @@ impl Exec {
         match &step.op {
             Op::Embed => self.embed(step, weights, out, width),
             Op::Norm(NormKind::Rms { eps }) => self.norm(step, weights, out, *eps),
-            Op::Linear => self.linear(step, weights, out),
+            Op::Linear => self.linear(&[step], weights, &mut [out]),
             Op::Rope(rope) => self.rope(step, weights, out, rope),
             Op::Attend(attend) => self.attend(step, pages, out, attend),
             Op::GatedAct(act) => {
