@@ -1,5 +1,6 @@
 //! The addon: napi classes that convert, send a command and deliver what comes back. Options were
 //! checked in JavaScript; nothing here runs model, disk or tokeniser work on its thread.
+#![cfg_attr(test, allow(dead_code, reason = "tests register nothing with Node"))]
 
 mod batch;
 mod generation;

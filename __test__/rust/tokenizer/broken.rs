@@ -33,7 +33,7 @@ fn broken_vocabularies_are_refused_by_code() {
 #[test]
 fn the_tokenizers_of_whole_models_load() {
     let Some(folder) = data::shared("../models") else { return };
-    let lists = [folder.clone(), folder.join("random")].map(|folder| std::fs::read_dir(folder));
+    let lists = [folder.clone(), folder.join("random")].map(std::fs::read_dir);
     let mut loaded = 0;
     for entry in lists.into_iter().flatten().flatten() {
         let path = entry.unwrap().path();

@@ -95,10 +95,10 @@ impl Linear {
     #[must_use]
     pub fn of256<T: Dot256>(kind: TensorType) -> Self {
         let run = |tier: Tier, _, mut args: Args<'_, '_>| {
-            if let Acts::Block256(x) = args.acts {
-                if !vectors256::<T>(tier, x, &mut args) {
-                    tier.call(Rows256::<T> { x, args, life: PhantomData });
-                }
+            if let Acts::Block256(x) = args.acts
+                && !vectors256::<T>(tier, x, &mut args)
+            {
+                tier.call(Rows256::<T> { x, args, life: PhantomData });
             }
         };
         Linear { kind, act: ActKind::Block256, weight: T::NAME, run }
@@ -108,10 +108,10 @@ impl Linear {
     #[must_use]
     pub fn of32<T: Dot32>(kind: TensorType) -> Self {
         let run = |tier: Tier, _, mut args: Args<'_, '_>| {
-            if let Acts::Block32(x) = args.acts {
-                if !vectors32::<T>(tier, x, &mut args) {
-                    tier.call(Rows32::<T> { x, args, life: PhantomData });
-                }
+            if let Acts::Block32(x) = args.acts
+                && !vectors32::<T>(tier, x, &mut args)
+            {
+                tier.call(Rows32::<T> { x, args, life: PhantomData });
             }
         };
         Linear { kind, act: ActKind::Block32, weight: T::NAME, run }

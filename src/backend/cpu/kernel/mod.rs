@@ -1,6 +1,7 @@
 //! The arithmetic. Each kernel is written once over [`super::simd::Simd`]; its safe entry checks
 //! shapes, then trusts them. Threads split output rows, heads or batch rows only.
 #![allow(unsafe_code, reason = "threads write disjoint parts of one buffer; wide loads")]
+#![allow(clippy::needless_range_loop, reason = "lanes, rows and blocks are known by their index")]
 
 pub mod act;
 pub mod acts;
