@@ -31,7 +31,7 @@ const steps = {
   story: { title: `tell a story with ${MODEL}`, run: tellStory, isLast: true },
   rustfmt: { title: 'Rust format', run: () => component('rustfmt', ['fmt', '--check']) },
   prettier: { title: 'JavaScript format', run: () => bin('prettier', '--check', '.') },
-  rust: { title: 'Rust tests', run: () => cargo('test', '--release', '--all-targets') },
+  rust: { title: 'Rust tests', run: () => cargo('test', '--release') },
   types: { title: 'type tests', run: typeTests },
   js: { title: 'JavaScript tests', run: () => jsTests() },
   clippy: { title: 'clippy', run: clippy },

@@ -12,7 +12,6 @@ use source::{File, Repository};
 /// Who knows whom. All may use `error`; what is not listed here may not be imported.
 const PARTS: &[Part] = &[
     Part { name: "error", uses: &[] },
-    Part { name: "env", uses: &[] },
     Part { name: "gguf", uses: &["quant"] },
     Part { name: "quant", uses: &[] },
     Part { name: "template", uses: &[] },
@@ -26,12 +25,11 @@ const PARTS: &[Part] = &[
     Part { name: "engine", uses: &["backend", "store", "place", "plan", "tokenizer", "grammar"] },
     Part { name: "load", uses: BELOW_LOAD },
     Part { name: "tools", uses: BELOW_NODE },
-    Part { name: "node", uses: &["load", "engine", "tools", "env"] },
+    Part { name: "node", uses: &["load", "engine", "tools"] },
 ];
 
 /// `load` knows all parts below it.
 const BELOW_LOAD: &[&str] = &[
-    "env",
     "gguf",
     "quant",
     "template",
@@ -48,7 +46,6 @@ const BELOW_LOAD: &[&str] = &[
 /// A tool works on any part, and on what is loaded.
 const BELOW_NODE: &[&str] = &[
     "load",
-    "env",
     "gguf",
     "quant",
     "template",
@@ -98,8 +95,8 @@ const UNSAFE: &[&str] = &[
     "src/store/io",
 ];
 
-/// Where the environment may be read.
-const ENVIRONMENT: &[&str] = &["src/env.rs"];
+/// Where JavaScript reads the environment; Rust gets options. `NO_COLOR` is the terminal's affair.
+const ENVIRONMENT: &[&str] = &["src/js/env.ts", "src/js/cli/terminal.ts"];
 
 /// Files whose head may be longer than five lines, since it draws a layout.
 const LONG_HEADS: &[&str] = &["src/backend/cpu/kernel", "src/backend/cpu/simd", "src/quant"];
@@ -154,12 +151,11 @@ fn unsafe_stays_where_it_is_allowed() {
 #[test]
 fn the_environment_is_read_in_one_file() {
     let repository = Repository::open();
-    let files = repository.rust("src/");
-    let mut broken = Vec::new();
+    let mut broken = rules::words(&repository.typescript("src/js/"), "process.env", ENVIRONMENT);
     for call in ["env::var", "env::var_os", "env::vars", "env::vars_os", "libc::getenv"] {
-        broken.extend(rules::words(&files, call, ENVIRONMENT));
+        broken.extend(rules::words(&repository.rust("src/"), call, &[]));
     }
-    keep("the environment is read in src/env.rs", broken);
+    keep("the environment is read in src/js/env.ts", broken);
 }
 
 #[test]
