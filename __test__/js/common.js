@@ -45,7 +45,7 @@ function throws(code, call) {
 }
 
 /** Runs a script with `chord` and `MODEL` in scope; resolves with how it ended. */
-function script(body, { flags = [], env = {} } = {}) {
+function script(body, { flags = [], env = {}, limit = 60_000 } = {}) {
   const [root, model] = [ROOT, MODEL].map((text) => JSON.stringify(text));
   const head = `const chord = require(${root}); const MODEL = ${model};`;
   const child = spawn(process.execPath, [...flags, '-e', `${head}\n${body}`], {
@@ -55,7 +55,7 @@ function script(body, { flags = [], env = {} } = {}) {
   const output = { stdout: '', stderr: '' };
   child.stdout.on('data', (data) => (output.stdout += data));
   child.stderr.on('data', (data) => (output.stderr += data));
-  const timer = setTimeout(() => child.kill('SIGKILL'), 60_000);
+  const timer = setTimeout(() => child.kill('SIGKILL'), limit);
   return new Promise((resolve) => {
     child.on('close', (code, signal) => {
       clearTimeout(timer);

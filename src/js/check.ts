@@ -12,6 +12,12 @@ export const boolean: Check<boolean> = (value, name) => {
   return value;
 };
 
+/** A string; the addon makes lone surrogates U+FFFD. */
+export const text: Check<string> = (value, name) => {
+  if (typeof value !== 'string') throw invalidArg(name, 'a string', value);
+  return value;
+};
+
 /** A string; lone surrogates become U+FFFD. */
 export const string: Check<string> = (value, name) => {
   if (typeof value !== 'string') throw invalidArg(name, 'a string', value);
@@ -119,13 +125,14 @@ export function onlyKnown(given: object, known: readonly string[], prefix = ''):
   }
 }
 
-/** Token ids below `vocabSize`, copied. */
+/** Token ids below `vocabSize`. The addon copies them at once. */
 export function tokens(vocabSize: number): Check<Uint32Array> {
   const expected = `token ids below ${vocabSize}`;
   return (value, name) => {
     if (!(value instanceof Uint32Array) && !Array.isArray(value)) {
       throw invalidArg(name, 'an array of token ids', value);
     }
+    if (value instanceof Uint32Array && areBelow(vocabSize, value)) return value;
     const copy = new Uint32Array(value.length);
     for (let i = 0; i < copy.length; i++) {
       const id: unknown = value[i];
@@ -148,6 +155,11 @@ export function wellFormedItem(_: string, item: unknown): unknown {
   if (typeof item !== 'object' || item === null || Array.isArray(item)) return item;
   if (Object.keys(item).every((key) => key.isWellFormed())) return item;
   return Object.fromEntries(Object.entries(item).map(([key, value]) => [wellFormed(key), value]));
+}
+
+function areBelow(limit: number, ids: Uint32Array): boolean {
+  for (let i = 0; i < ids.length; i++) if ((ids[i] as number) >= limit) return false;
+  return true;
 }
 
 function isUrl(value: unknown): value is URL {

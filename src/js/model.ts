@@ -3,6 +3,7 @@
 import * as os from 'node:os';
 import type * as api from '../../index.js';
 import { awaiting, closed } from './errors.js';
+import { feed } from './feed.js';
 import { conversation, messages, notEmpty } from './messages.js';
 import { readMetadata } from './metadata.js';
 import { native as addon, type NativeModel } from './native.js';
@@ -74,8 +75,10 @@ export class Model implements api.Model {
     const { signal, top } = options.read(options.score, given);
     this.#guard();
     const cancel = new (addon().NativeCancel)();
-    const prompt = input.text ?? input.tokens ?? '';
-    const score = () => this.#native.score(prompt, top, cancel);
+    const score = async () => {
+      const prompt = input.tokens ?? (await feed(input.text ?? ''));
+      return this.#native.score(prompt, top, cancel);
+    };
     const stop = () => cancel.cancel();
     return (await abortable(signal, stop, () => awaiting(score))).map(logprob);
   }
@@ -121,8 +124,8 @@ export class Model implements api.Model {
       model: this,
       sampling: this.#sampling,
       session: false,
-      check: () => {},
-      send: (wanted) => this.#native.generate(wanted),
+      take: () => {},
+      send: (wanted, long) => this.#native.generate(wanted, long),
     };
   }
 }

@@ -11,6 +11,7 @@ import { failure } from './errors.js';
 /** The addon's exports. */
 export interface Native {
   NativeCancel: new () => NativeCancel;
+  NativeString: new () => NativeString;
   version(): string;
   /** JSON of `Features`. */
   features(): string;
@@ -23,6 +24,11 @@ export interface Native {
 
 export interface NativeCancel {
   cancel(): void;
+}
+
+/** A long text, piece by piece. */
+export interface NativeString {
+  push(piece: string): void;
 }
 
 export interface NativeLoadOptions {
@@ -49,7 +55,7 @@ export interface NativeLoad {
 export interface NativeText {
   /** JSON of `TokenizerInfo`. */
   info(): string;
-  tokenize(text: string, special: boolean, bos: boolean): Promise<Uint32Array>;
+  tokenize(text: string | NativeString, special: boolean, bos: boolean): Promise<Uint32Array>;
   detokenize(tokens: Uint32Array, special: boolean): Promise<string>;
   render(chat: NativeChat): Promise<{ text: string; tokens: Uint32Array }>;
 }
@@ -70,9 +76,14 @@ export interface NativeModel {
   /** `[key, kind, JSON ...]` each; a long array comes in several pieces of JSON. */
   metadata(): string[][];
   text(): NativeText;
-  generate(request: NativeRequest): NativeGeneration;
+  /** `long`: instead of `request.text`. */
+  generate(request: NativeRequest, long: NativeString | null): NativeGeneration;
   openSession(): NativeSession;
-  score(prompt: string | Uint32Array, top: number, cancel: NativeCancel): Promise<NativeLogprob[]>;
+  score(
+    prompt: string | NativeString | Uint32Array,
+    top: number,
+    cancel: NativeCancel,
+  ): Promise<NativeLogprob[]>;
   /** JSON of `Stats` but for what Node knows. */
   stats(): string;
   close(): Promise<void>;
@@ -80,7 +91,7 @@ export interface NativeModel {
 
 export interface NativeSession {
   length(): number;
-  generate(request: NativeRequest): NativeGeneration;
+  generate(request: NativeRequest, long: NativeString | null): NativeGeneration;
   fork(): NativeSession;
   /** Keeps so many tokens; those of `tail` follow them, to be evaluated with what comes next. */
   rewind(length: number, tail: Uint32Array): void;

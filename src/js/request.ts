@@ -3,22 +3,23 @@
 import type * as api from '../../index.js';
 import * as is from './check.js';
 import { aborted, calling, closed, invalidArg } from './errors.js';
+import { feed, isLong, LateSource } from './feed.js';
 import { begin, type Reading } from './generation.js';
 import { traceGenerate } from './log.js';
 import { forTemplate } from './messages.js';
-import type { NativeChat, NativeGeneration, NativeRequest } from './native.js';
+import type { NativeChat, NativeGeneration, NativeRequest, NativeString } from './native.js';
 import * as options from './options.js';
 import { source, type Shape } from './results.js';
-import type { Prepared } from './run.js';
+import type { Prepared, Source } from './run.js';
 
 /** What a request is made on. */
 export interface Target {
   model: api.Model;
   sampling: options.SamplingDefaults;
   session: boolean;
-  /** Throws if it cannot take a request now. */
-  check(): void;
-  send(request: NativeRequest): NativeGeneration;
+  /** Throws if it cannot take a request now; else it is taken by this one until it settles. */
+  take(): void;
+  send(request: NativeRequest, long: NativeString | null): NativeGeneration;
   /** Called once at the end, before anybody else learns of it. */
   settled?(result: api.GenerateResult | null): void;
 }
@@ -61,9 +62,9 @@ export function chatOf(list: readonly api.Message[], templateArgs: string): Nati
   return { messages: forTemplate(list), templateArgs, clock: [...date, ...time, dayOfYear] };
 }
 
-/** A prompt: well-formed text, or tokens. */
+/** A prompt: text, or tokens. */
 export function promptOf(prompt: unknown, vocabSize: number, name = 'prompt'): Input {
-  if (typeof prompt === 'string') return { ...NO_INPUT, text: is.wellFormed(prompt) };
+  if (typeof prompt === 'string') return { ...NO_INPUT, text: prompt };
   if (!(prompt instanceof Uint32Array) && !Array.isArray(prompt)) {
     throw invalidArg(name, 'a string or an array of token ids', prompt);
   }
@@ -84,12 +85,11 @@ function prepare<C, R extends api.GenerateResult>(
   const { signal, onProgress, queueSize } = read;
   if (signal?.aborted) throw aborted(signal.reason, null);
   if (target.model.closed) throw closed('model');
-  target.check();
+  target.take();
   const request = { ...requestOf(read), ...input };
-  const native = calling(() => target.send(request));
   const trace = traceGenerate({ kind, model: target.model.info.path, session: target.session });
   return {
-    source: source(native, shape),
+    source: send(target, request, shape),
     queueSize,
     signal,
     onProgress,
@@ -106,6 +106,30 @@ function prepare<C, R extends api.GenerateResult>(
       target.settled?.(end.result);
     },
   };
+}
+
+/** Sends a request: at once, unless its text is so long that it has to be fed. */
+function send<C, R>(target: Target, request: NativeRequest, shape: Shape<C, R>): Source<C, R> {
+  const { text } = request;
+  if (text === null || !isLong(text)) {
+    try {
+      return source(
+        calling(() => target.send(request, null)),
+        shape,
+      );
+    } catch (error) {
+      target.settled?.(null);
+      throw error;
+    }
+  }
+  const late = async () => {
+    const long = (await feed(text)) as NativeString;
+    return source(
+      calling(() => target.send({ ...request, text: null }, long)),
+      shape,
+    );
+  };
+  return new LateSource(late());
 }
 
 function requestOf(read: options.GenerateRead): Omit<NativeRequest, keyof Input> {

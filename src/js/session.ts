@@ -167,12 +167,11 @@ export class Session implements api.Session {
       model: this.model,
       sampling: this.#sampling,
       session: true,
-      check: () => this.#guard(),
-      send: (wanted) => {
-        const generation = this.#native.generate(wanted);
+      take: () => {
+        this.#guard();
         this.#busy = true;
-        return generation;
       },
+      send: (wanted, long) => this.#native.generate(wanted, long),
       settled: (result) => {
         this.#busy = false;
         if (result !== null) resolved(result);

@@ -3,6 +3,7 @@
 import type * as api from '../../index.js';
 import * as is from './check.js';
 import { awaiting, invalidArg } from './errors.js';
+import { feed } from './feed.js';
 import { messages, notEmpty } from './messages.js';
 import type { NativeText } from './native.js';
 import * as options from './options.js';
@@ -21,9 +22,9 @@ export class Texts {
   }
 
   async tokenize(text: unknown, given: unknown): Promise<Uint32Array> {
-    const input = is.string(text, 'text');
+    const input = is.text(text, 'text');
     const { special, bos } = options.read(options.tokenize, given);
-    return this.#run(() => this.#native.tokenize(input, special, bos));
+    return this.#encode(input, special, bos);
   }
 
   async detokenize(tokens: unknown, given: unknown): Promise<string> {
@@ -34,10 +35,7 @@ export class Texts {
 
   async countTokens(input: unknown, given: unknown): Promise<number> {
     options.read(options.countTokens, given);
-    if (typeof input === 'string') {
-      const text = is.wellFormed(input);
-      return (await this.#run(() => this.#native.tokenize(text, true, true))).length;
-    }
+    if (typeof input === 'string') return (await this.#encode(input, true, true)).length;
     if (!Array.isArray(input)) throw invalidArg('input', 'a string or an array of messages', input);
     const list = messages(input, 'input');
     notEmpty(list, 'input');
@@ -53,6 +51,10 @@ export class Texts {
     const { templateArgs } = options.read(options.chat(this.#vocabSize), given);
     const rendered = await this.#run(() => this.#native.render(chatOf(list, templateArgs)));
     return { text: rendered.text, tokens: rendered.tokens };
+  }
+
+  #encode(text: string, special: boolean, bos: boolean): Promise<Uint32Array> {
+    return this.#run(async () => this.#native.tokenize(await feed(text), special, bos));
   }
 
   async #run<T>(call: () => Promise<T>): Promise<T> {

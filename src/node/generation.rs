@@ -19,7 +19,7 @@ use crate::error::{Code, Error, Result};
 use crate::node::batch::{self, NativeBatch};
 use crate::node::promise::{blocking, promise};
 use crate::node::request::{NativeRequest, Prompt};
-use crate::tools::chat::Chat;
+use crate::node::slot::Slot;
 
 /// Generations of all models have different numbers.
 static LAST: AtomicU64 = AtomicU64::new(0);
@@ -33,7 +33,7 @@ pub struct Engine {
     /// The inference thread.
     pub handle: Handle,
     /// The vocabulary and the template.
-    pub chat: Arc<Chat>,
+    pub chat: Slot,
     /// Sees to it that requests arrive in the order of the calls.
     pub turns: Arc<Turns>,
 }
@@ -163,7 +163,7 @@ fn prepare(
         let starts = call.session.as_ref().is_none_or(|session| session.length() == 0);
         let tokens = match prompt {
             Prompt::Tokens(tokens) => Ok(tokens),
-            prompt => blocking(move || prompt.tokens(&chat, starts)).await,
+            prompt => blocking(move || prompt.tokens(chat.chat()?.as_ref(), starts)).await,
         };
         let tokens = tokens.map(|tokens| call.after_tail(tokens, generate.is_whole));
         let mut done = None;

@@ -15,6 +15,7 @@ use crate::error::{Error, Result};
 use crate::load::{self, LoadOptions};
 use crate::node::model::{Asked, NativeModel};
 use crate::node::promise::{promise, thrown, unbounded_blocking};
+use crate::node::slot::Slot;
 use crate::node::teardown::{self, Environment, Registered};
 use crate::node::text::NativeText;
 use crate::tools::comparison;
@@ -124,9 +125,11 @@ impl NativeLoad {
 
     /// The model, once.
     #[napi(catch_unwind)]
-    pub fn take(&self) -> napi::Result<NativeModel> {
+    pub fn take(&self, env: &Env) -> napi::Result<NativeModel> {
         let gone = || thrown(&Error::internal("loading", "there is no model"));
-        self.model.lock().take().ok_or_else(gone)
+        let model = self.model.lock().take().ok_or_else(gone)?;
+        env.adjust_external_memory(model.held_bytes())?;
+        Ok(model)
     }
 
     /// Gives it up.
@@ -166,7 +169,7 @@ pub fn open_tokenizer<'env>(
     let flag = cancel.flag();
     let work = move || {
         let chat = open::chat(Path::new(&path), &flag)?;
-        Ok(NativeText::new(path, Arc::new(chat)))
+        Ok(NativeText::new(path, Slot::new(chat)))
     };
     promise(env, unbounded_blocking(work))
 }
@@ -228,7 +231,7 @@ fn load_model(
     let model = NativeModel::new(path.to_owned(), loaded, asked, registered);
     if has_template {
         // A template that was given has to be one; dropping the model ends its engine.
-        model.chat().template()?;
+        model.chat()?.template()?;
     }
     Ok(model)
 }

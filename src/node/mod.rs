@@ -9,6 +9,7 @@ mod model;
 mod promise;
 mod request;
 mod session;
+mod slot;
 mod teardown;
 mod text;
 

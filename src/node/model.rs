@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use napi::Env;
-use napi::bindgen_prelude::{Either, PromiseRaw, Uint32Array};
+use napi::bindgen_prelude::{Either3, ObjectFinalize, PromiseRaw, Uint32Array};
 use napi_derive::napi;
 use tokio::sync::oneshot;
 
@@ -17,8 +17,9 @@ use crate::node::load::NativeCancel;
 use crate::node::promise::{blocking, promise, thrown, unbounded_blocking};
 use crate::node::request::{NativeRequest, Prompt};
 use crate::node::session::{self, NativeSession};
+use crate::node::slot::Slot;
 use crate::node::teardown::Registered;
-use crate::node::text::NativeText;
+use crate::node::text::{NativeString, NativeText};
 use crate::tools::chat::Chat;
 use crate::tools::facts;
 use crate::tools::loaded::Facts;
@@ -27,7 +28,7 @@ use crate::tools::loaded::Facts;
 const CLOSE_MAX: Duration = Duration::from_secs(60);
 
 /// A loaded model.
-#[napi]
+#[napi(custom_finalize)]
 pub struct NativeModel {
     path: String,
     info: String,
@@ -50,20 +51,31 @@ impl Drop for NativeModel {
     }
 }
 
+impl ObjectFinalize for NativeModel {
+    fn finalize(self, env: Env) -> napi::Result<()> {
+        env.adjust_external_memory(-self.held_bytes()).map(drop)
+    }
+}
+
 impl NativeModel {
     /// Wraps what was loaded.
     pub fn new(path: String, loaded: Loaded, asked: Asked, registered: Registered) -> Self {
         let template = asked.template.or_else(|| loaded.template_source.clone());
-        let chat = Arc::new(Chat::new(loaded.tokenizer.clone(), template));
+        let chat = Chat::new(loaded.tokenizer.clone(), template);
         let (facts, handle) = Facts::new(loaded, asked.threads);
         let info = facts.model(&chat);
-        let engine = Engine { handle, chat, turns: Arc::new(Turns::default()) };
+        let engine = Engine { handle, chat: Slot::new(chat), turns: Arc::new(Turns::default()) };
         NativeModel { path, info, engine, facts, _registered: registered }
     }
 
     /// The vocabulary and the template.
-    pub fn chat(&self) -> &Chat {
-        &self.engine.chat
+    pub fn chat(&self) -> Result<Arc<Chat>> {
+        self.engine.chat.chat()
+    }
+
+    /// Bytes that stay until JavaScript lets go of it, so that it knows.
+    pub fn held_bytes(&self) -> i64 {
+        i64::try_from(facts::metadata_bytes(self.facts.meta())).unwrap_or(i64::MAX)
     }
 }
 
@@ -100,8 +112,12 @@ impl NativeModel {
     /// Starts a generation.
     #[napi(catch_unwind)]
     #[must_use]
-    pub fn generate(&self, request: NativeRequest) -> NativeGeneration {
-        generation::start(&self.engine, request, None)
+    pub fn generate(
+        &self,
+        request: NativeRequest,
+        long: Option<&NativeString>,
+    ) -> NativeGeneration {
+        generation::start(&self.engine, request.with(long), None)
     }
 
     /// Makes an empty session.
@@ -115,18 +131,19 @@ impl NativeModel {
     pub fn score<'env>(
         &self,
         env: &'env Env,
-        prompt: Either<String, Uint32Array>,
+        prompt: Either3<String, &NativeString, Uint32Array>,
         top: u32,
         cancel: &NativeCancel,
     ) -> napi::Result<PromiseRaw<'env, Vec<NativeLogprob>>> {
         let prompt = match prompt {
-            Either::A(text) => Prompt::Text(text, true),
-            Either::B(tokens) => Prompt::Tokens(tokens.to_vec()),
+            Either3::A(text) => Prompt::Text(text, true),
+            Either3::B(long) => Prompt::Text(long.take(), true),
+            Either3::C(tokens) => Prompt::Tokens(tokens.to_vec()),
         };
         let (engine, cancelled) = (self.engine.clone(), cancel.flag());
         promise(env, async move {
             let chat = engine.chat.clone();
-            let tokens = blocking(move || prompt.tokens(&chat, true)).await?;
+            let tokens = blocking(move || prompt.tokens(chat.chat()?.as_ref(), true)).await?;
             let (sender, receiver) = oneshot::channel();
             let reply = Box::new(move |result| drop(sender.send(result)));
             engine.handle.send(Command::Score { tokens, top, cancelled, reply })?;
@@ -138,9 +155,13 @@ impl NativeModel {
     /// Ends after the pass in flight.
     #[napi(catch_unwind)]
     pub fn close<'env>(&self, env: &'env Env) -> napi::Result<PromiseRaw<'env, ()>> {
-        let handle = self.engine.handle.clone();
+        let (handle, chat) = (self.engine.handle.clone(), self.engine.chat.clone());
         handle.close();
-        promise(env, unbounded_blocking(move || wait(&handle)))
+        promise(env, async move {
+            let closed = unbounded_blocking(move || wait(&handle)).await;
+            chat.close();
+            closed
+        })
     }
 }
 

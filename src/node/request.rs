@@ -10,6 +10,7 @@ use crate::engine::command::{Generate, GenerationId, Limits, Overflow, SessionId
 use crate::engine::queue::EventQueue;
 use crate::engine::sampler::Sampling;
 use crate::error::Result;
+use crate::node::text::NativeString;
 use crate::tools::chat::{Chat, Clock};
 
 /// What a template is rendered from.
@@ -119,6 +120,12 @@ impl Prompt {
 }
 
 impl NativeRequest {
+    /// With a long text, if there is one.
+    pub fn with(mut self, long: Option<&NativeString>) -> Self {
+        self.text = long.map(NativeString::take).or(self.text);
+        self
+    }
+
     /// The prompt, and the rest of the request with an empty prompt.
     pub fn split(
         self,

@@ -14,6 +14,7 @@ use crate::error::{Error, Result};
 use crate::node::generation::{self, Engine, NativeGeneration, OfSession};
 use crate::node::promise::{promise, thrown};
 use crate::node::request::NativeRequest;
+use crate::node::text::NativeString;
 
 /// Sessions of all models have different numbers.
 static LAST: AtomicU64 = AtomicU64::new(0);
@@ -46,8 +47,12 @@ impl NativeSession {
     /// Goes on from here.
     #[napi(catch_unwind)]
     #[must_use]
-    pub fn generate(&self, request: NativeRequest) -> NativeGeneration {
-        generation::start(&self.engine, request, Some(self.of.clone()))
+    pub fn generate(
+        &self,
+        request: NativeRequest,
+        long: Option<&NativeString>,
+    ) -> NativeGeneration {
+        generation::start(&self.engine, request.with(long), Some(self.of.clone()))
     }
 
     /// A second session over the same tokens.

@@ -1,21 +1,49 @@
 //! Text to tokens and back, off JavaScript's thread.
 
-use std::sync::Arc;
-
 use napi::Env;
-use napi::bindgen_prelude::{PromiseRaw, Uint32Array};
+use napi::bindgen_prelude::{Either, PromiseRaw, Uint32Array};
 use napi_derive::napi;
+use parking_lot::Mutex;
 
-use crate::node::promise::{blocking, promise};
+use crate::node::promise::{blocking, promise, thrown};
 use crate::node::request::{NativeChat, clock};
-use crate::tools::chat::Chat;
+use crate::node::slot::Slot;
 use crate::tools::facts;
 
 /// A tokenizer with the template that goes with it.
 #[napi]
 pub struct NativeText {
     path: String,
-    chat: Arc<Chat>,
+    chat: Slot,
+}
+
+/// A long text, piece by piece: converting one at once would hold JavaScript up.
+#[napi]
+#[derive(Default)]
+pub struct NativeString(Mutex<String>);
+
+#[napi]
+impl NativeString {
+    /// An empty text.
+    #[napi(constructor, catch_unwind)]
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds a piece.
+    #[napi(catch_unwind)]
+    #[allow(clippy::needless_pass_by_value, reason = "what napi converts to")]
+    pub fn push(&self, piece: String) {
+        self.0.lock().push_str(&piece);
+    }
+}
+
+impl NativeString {
+    /// The whole text; it is empty afterwards.
+    pub fn take(&self) -> String {
+        std::mem::take(&mut *self.0.lock())
+    }
 }
 
 /// A conversation as the model sees it.
@@ -29,7 +57,7 @@ pub struct NativeRendered {
 
 impl NativeText {
     /// Wraps what was opened at `path`.
-    pub fn new(path: String, chat: Arc<Chat>) -> Self {
+    pub fn new(path: String, chat: Slot) -> Self {
         NativeText { path, chat }
     }
 }
@@ -38,9 +66,9 @@ impl NativeText {
 impl NativeText {
     /// JSON of `TokenizerInfo`.
     #[napi(catch_unwind)]
-    #[must_use]
-    pub fn info(&self) -> String {
-        facts::tokenizer(&self.path, self.chat.tokenizer(), self.chat.source())
+    pub fn info(&self) -> napi::Result<String> {
+        let chat = self.chat.chat().map_err(|error| thrown(&error))?;
+        Ok(facts::tokenizer(&self.path, chat.tokenizer(), chat.source()))
     }
 
     /// Text to tokens.
@@ -48,12 +76,16 @@ impl NativeText {
     pub fn tokenize<'env>(
         &self,
         env: &'env Env,
-        text: String,
+        text: Either<String, &NativeString>,
         special: bool,
         bos: bool,
     ) -> napi::Result<PromiseRaw<'env, Uint32Array>> {
+        let text = match text {
+            Either::A(text) => text,
+            Either::B(long) => long.take(),
+        };
         let chat = self.chat.clone();
-        let encode = move || Ok(chat.tokenizer().encode(&text, bos, special));
+        let encode = move || Ok(chat.chat()?.tokenizer().encode(&text, bos, special));
         promise(env, async move { Ok(Uint32Array::new(blocking(encode).await?)) })
     }
 
@@ -69,7 +101,7 @@ impl NativeText {
         promise(
             env,
             blocking(move || {
-                let bytes = chat.tokenizer().decode(&tokens, special);
+                let bytes = chat.chat()?.tokenizer().decode(&tokens, special);
                 let replace = |error: std::string::FromUtf8Error| {
                     String::from_utf8_lossy(error.as_bytes()).into_owned()
                 };
@@ -86,7 +118,8 @@ impl NativeText {
         from: NativeChat,
     ) -> napi::Result<PromiseRaw<'env, NativeRendered>> {
         let chat = self.chat.clone();
-        let render = move || chat.render(&from.messages, &from.template_args, clock(&from.clock));
+        let render =
+            move || chat.chat()?.render(&from.messages, &from.template_args, clock(&from.clock));
         promise(env, async move {
             let rendered = blocking(render).await?;
             Ok(NativeRendered { text: rendered.text, tokens: Uint32Array::new(rendered.tokens) })

@@ -19,6 +19,18 @@ pub fn metadata(meta: &Meta) -> Vec<Vec<String>> {
     meta.iter().map(|(key, value)| entry(key, value)).collect()
 }
 
+/// About the memory that metadata takes.
+#[must_use]
+pub fn metadata_bytes(meta: &Meta) -> usize {
+    let bytes = |value: &Value| match value {
+        Value::Array(Array::Strings(list)) => list.bytes(),
+        Value::Array(array) => array.len().saturating_mul(8),
+        Value::String(text) => text.len(),
+        _ => 0,
+    };
+    meta.iter().map(|(key, value)| key.len() + size_of::<Value>() + bytes(value)).sum()
+}
+
 /// `GgufInfo` without the metadata.
 #[must_use]
 pub fn file(file: &File) -> String {
