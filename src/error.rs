@@ -119,6 +119,14 @@ impl Error {
         Error::new(code, format!("{path}: {at}: {what}")).with("path", path).with("at", at)
     }
 
+    /// An argument or option that is not what it should be.
+    pub fn invalid_arg(name: &str, expected: &str, received: &str) -> Self {
+        Error::new(Code::InvalidArg, format!("{name}: expected {expected}, got {received}"))
+            .with("name", name)
+            .with("expected", expected)
+            .with("received", received)
+    }
+
     /// A broken invariant of ours: never the user's fault, never a panic.
     pub fn internal(place: &str, what: impl fmt::Display) -> Self {
         let text = format!("internal error in {place}: {what}; please report it");

@@ -186,27 +186,18 @@ pub fn check_tokens(name: &str, tokens: &[u32], n_vocab: usize) -> Result<()> {
     match tokens.iter().find(|token| **token as usize >= n_vocab) {
         None => Ok(()),
         Some(token) => {
-            Err(invalid(name, &format!("token ids below {n_vocab}"), &token.to_string()))
+            Err(Error::invalid_arg(name, &format!("token ids below {n_vocab}"), &token.to_string()))
         }
     }
-}
-
-/// `ERR_INVALID_ARG` with its fields.
-#[must_use]
-pub fn invalid(name: &str, expected: &str, received: &str) -> Error {
-    Error::new(Code::InvalidArg, format!("{name}: expected {expected}, got {received}"))
-        .with("name", name)
-        .with("expected", expected)
-        .with("received", received)
 }
 
 fn check_stops(stops: &[String]) -> Result<()> {
     if stops.len() > STOP_MAX {
         let expected = format!("at most {STOP_MAX} strings");
-        return Err(invalid("stop", &expected, &stops.len().to_string()));
+        return Err(Error::invalid_arg("stop", &expected, &stops.len().to_string()));
     }
     if stops.iter().any(String::is_empty) {
-        return Err(invalid("stop", "strings that are not empty", "an empty string"));
+        return Err(Error::invalid_arg("stop", "strings that are not empty", "an empty string"));
     }
     Ok(())
 }

@@ -2,7 +2,6 @@
 //! of `candidates.rs` in llama.cpp's order, then one draw. A pure function of logits, history, seed
 //! and index in the answer; it knows no session and no text.
 
-use crate::engine::answer::invalid;
 use crate::engine::candidates::{Candidate, Candidates};
 use crate::engine::philox::uniform_pair;
 use crate::error::{Code, Error, Result};
@@ -94,10 +93,10 @@ impl Sampler {
         for &(token, bias) in &s.logit_bias {
             if token as usize >= n_vocab {
                 let expected = format!("token ids below {n_vocab}");
-                return Err(invalid("logitBias", &expected, &token.to_string()));
+                return Err(Error::invalid_arg("logitBias", &expected, &token.to_string()));
             }
             if bias.is_nan() {
-                return Err(invalid("logitBias", "numbers", "NaN"));
+                return Err(Error::invalid_arg("logitBias", "numbers", "NaN"));
             }
         }
         let (logits, window) = (Vec::new(), Vec::new());
@@ -216,11 +215,15 @@ fn check(name: &str, expected: &str, number: f64, holds: bool) -> Result<()> {
     if holds && number.is_finite() {
         return Ok(());
     }
-    Err(invalid(name, expected, &number.to_string()))
+    Err(Error::invalid_arg(name, expected, &number.to_string()))
 }
 
 fn forbidden() -> Error {
-    invalid("logitBias", "at least one token that is not forbidden", "all of them forbidden")
+    Error::invalid_arg(
+        "logitBias",
+        "at least one token that is not forbidden",
+        "all of them forbidden",
+    )
 }
 
 #[cfg(test)]

@@ -78,11 +78,8 @@ impl Sessions {
         let sequence = &mut self.idle(id)?.sequence;
         let held = sequence.tokens.len();
         if length > held {
-            let text = format!("length: expected at most the {held} tokens held, got {length}");
-            return Err(Error::new(Code::InvalidArg, text)
-                .with("name", "length")
-                .with("expected", format!("0..={held}"))
-                .with("received", length.to_string()));
+            let expected = format!("an integer from 0 to {held}, the tokens held");
+            return Err(Error::invalid_arg("length", &expected, &length.to_string()));
         }
         sequence.truncate(length, pool);
         Ok(())

@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use crate::backend::{Backend, PAGE_TOKENS};
 use crate::engine::Setup;
-use crate::engine::answer::{Answer, End, aborted, called_off, check_tokens, invalid};
+use crate::engine::answer::{Answer, End, aborted, called_off, check_tokens};
 use crate::engine::command::{
     Cancel, Command, EngineStats, Event, Finish, Generate, GenerationId, SessionId, SharedStats,
 };
@@ -198,7 +198,7 @@ impl Engine {
         let common = tokens.len();
         tokens.extend_from_slice(&prompt);
         if tokens.is_empty() {
-            return Err(invalid("prompt", "at least one token", "none"));
+            return Err(Error::invalid_arg("prompt", "at least one token", "none"));
         }
         let (id, session) = (generate.id, generate.session);
         let answer = Answer::new(generate, sent, &self.words)?;

@@ -150,10 +150,7 @@ fn object(json: &str) -> Result<Map<String, Value>> {
 
 /// It came from a JSON writer: all that can be wrong is its depth.
 fn not_json(name: &'static str, error: &serde_json::Error) -> Error {
-    let (expected, received) = ("JSON nested at most 127 deep", error.to_string());
-    let error =
-        Error::new(Code::InvalidArg, format!("{name}: expected {expected}, got {received}"));
-    error.with("name", name).with("expected", expected).with("received", received)
+    Error::invalid_arg(name, "JSON nested at most 127 deep", &error.to_string())
 }
 
 fn no_template() -> Error {

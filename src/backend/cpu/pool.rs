@@ -115,10 +115,8 @@ impl Pool {
     /// refuses a thread.
     pub fn new(threads: usize) -> Result<Self> {
         if !(1..=THREADS_MAX).contains(&threads) {
-            let text = format!("threads must be 1 to {THREADS_MAX}, got {threads}");
-            return Err(Error::new(Code::InvalidArg, text)
-                .with("option", "threads")
-                .with("got", threads));
+            let expected = format!("an integer from 1 to {THREADS_MAX}");
+            return Err(Error::invalid_arg("threads", &expected, &threads.to_string()));
         }
         let shared = Arc::new(Shared {
             ticket: AtomicU64::new(0),

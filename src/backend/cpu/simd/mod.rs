@@ -15,7 +15,7 @@ mod x86_512_rows;
 #[cfg(target_arch = "x86_64")]
 mod x86_wide;
 
-use crate::error::{Code, Error, Result};
+use crate::error::{Error, Result};
 
 /// Lanes of a vector.
 pub const LANES: usize = 16;
@@ -134,11 +134,9 @@ impl Tier {
     pub fn by_name(name: &str) -> Result<Tier> {
         let tiers = Tier::available();
         tiers.iter().copied().find(|tier| tier.name() == name).ok_or_else(|| {
-            let have: Vec<_> = tiers.iter().map(|tier| tier.name()).collect();
-            let have = have.join(", ");
-            let shown = crate::error::shown(name);
-            let text = format!("CPU tier `{shown}` is not available; this CPU has: {have}");
-            Error::new(Code::InvalidArg, text).with("option", "tier").with("got", shown)
+            let have: Vec<_> = tiers.iter().map(|tier| format!("'{}'", tier.name())).collect();
+            let expected = format!("a tier that this CPU has ('auto', {})", have.join(", "));
+            Error::invalid_arg("cpu", &expected, &format!("'{}'", crate::error::shown(name)))
         })
     }
 
