@@ -9,6 +9,7 @@ pub mod tokenizer;
 pub mod template;
 pub mod plan;
 pub mod model;
+pub mod place;
 pub mod store;
 pub mod backend;
 pub mod engine;

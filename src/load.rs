@@ -2,11 +2,12 @@
 //! memory is for, refuses what does not fit before it is allocated, maps the weights, starts.
 
 pub mod budget;
+mod ledger;
 pub mod memory;
 
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
 
 use crate::backend::cpu::{self, Cpu};
 use crate::backend::reference::Reference;
@@ -14,10 +15,12 @@ use crate::backend::{Backend, KvType, PAGE_TOKENS};
 use crate::engine::{self, Handle, Setup};
 use crate::error::{Code, Error, Result};
 use crate::gguf;
-use crate::load::budget::{Memory, Request};
+use crate::load::budget::Memory;
 use crate::model::{self, Spec};
+use crate::place::{self, Placement};
 use crate::plan::Plan;
-use crate::store::Store;
+use crate::plan::residency::Units;
+use crate::store::{self, Store};
 use crate::tokenizer::Tokenizer;
 
 /// Generations stepped together by default: decodes share the reading of the weights, and more
@@ -62,6 +65,10 @@ pub struct LoadOptions {
     pub max_queued: Option<usize>,
     /// Prompt rows in a pass; for tests.
     pub chunk: Option<usize>,
+    /// Groups read ahead while a model is streamed.
+    pub prefetch: Option<usize>,
+    /// How weights come from files.
+    pub io: place::Io,
 }
 
 /// A model that runs.
@@ -86,6 +93,10 @@ pub struct Loaded {
     pub backend: String,
     /// What its memory is for.
     pub memory: Memory,
+    /// Where everything lives.
+    pub placement: Placement,
+    /// Where its weights are, as long as the engine runs.
+    pub store: Weak<Store>,
     /// Generations stepped together.
     pub max_concurrent: usize,
 }
@@ -115,23 +126,23 @@ pub fn load(
     let template_source = file.meta().opt_str("tokenizer.chat_template")?.map(str::to_owned);
     go_on()?;
     let backend = backend(options, &plan)?;
-    let available = memory::available();
-    let request = Request { available, ..Request::of(options, backend.page_bytes()) };
-    let (memory, n_ctx) = budget::place(&plan, &request)?;
-    let store = Arc::new(Store::open(&file, &plan)?);
-    go_on()?;
     let max_concurrent = options.max_concurrent.unwrap_or(MAX_CONCURRENT);
+    let (placement, store) = placed(&file, &plan, options, backend.as_ref(), max_concurrent)?;
+    let n_ctx = placement.n_ctx;
+    go_on()?;
     let (tier, name) = (backend.tier().to_owned(), backend.name().to_owned());
     let handle = engine::start(Setup {
         backend,
         plan: plan.clone(),
-        store,
+        store: store.clone(),
         tokenizer: tokenizer.clone(),
         kv_pages: n_ctx.div_ceil(PAGE_TOKENS),
         n_ctx,
         max_concurrent,
         max_queued: options.max_queued.unwrap_or(MAX_QUEUED),
         chunk: options.chunk,
+        rows_max: placement.rows,
+        streams: placement.streamed.is_some(),
     })?;
     progress(file.bytes(), file.bytes());
     Ok(Loaded {
@@ -144,9 +155,36 @@ pub fn load(
         n_ctx,
         tier,
         backend: name,
-        memory,
+        memory: placement.budget,
+        placement,
+        store: Arc::downgrade(&store),
         max_concurrent,
     })
+}
+
+/// Decides where everything lives, and puts the weights there. Nobody else decides meanwhile.
+fn placed(
+    file: &gguf::File,
+    plan: &Arc<Plan>,
+    options: &LoadOptions,
+    backend: &dyn Backend,
+    max_concurrent: usize,
+) -> Result<(Placement, Arc<Store>)> {
+    let mut ledger = ledger::open();
+    let outstanding = ledger.outstanding();
+    let available = memory::available().map(|bytes| bytes.saturating_sub(outstanding));
+    let request = budget::request(options, backend, available, max_concurrent);
+    let placement = place::place(plan, &Units::of(plan), &request)?;
+    let store = Arc::new(match &placement.streamed {
+        None => Store::open(file, plan)?,
+        Some(residence) => {
+            let direct = options.io != place::Io::Buffered;
+            let opener = store::io::opener(file.parts(), direct);
+            Store::stream(file, plan, residence.clone(), opener)?
+        }
+    });
+    ledger.promise(placement.budget.total(), &store);
+    Ok((placement, store))
 }
 
 /// `ERR_DEVICE` for a device in demand that this build cannot use.

@@ -129,6 +129,8 @@ fn start(path: &Path, threads: usize, chunk: Option<usize>) -> Subject {
         max_concurrent: 4,
         max_queued: 16,
         chunk,
+        rows_max: 512,
+        streams: false,
     });
     Subject { handle: handle.expect("a thread"), tokens, seen }
 }

@@ -85,6 +85,12 @@ pub trait Backend: Send {
     /// Bytes held for activations and scratch now.
     fn scratch_bytes(&self) -> usize;
 
+    /// Bytes that the activations of a pass of so many rows take, of which some give logits.
+    fn activation_bytes(&self, rows: usize, selected: usize) -> usize {
+        let _ = (rows, selected);
+        0
+    }
+
     /// Starts a pass. Checks the batch: tokens in range, pages committed.
     fn begin(&mut self, batch: &Batch) -> Result<()>;
 

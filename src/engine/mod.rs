@@ -53,6 +53,10 @@ pub struct Setup {
     pub max_queued: usize,
     /// Prompt rows in a pass; `None`: as many as keep a group short. Changes no output.
     pub chunk: Option<usize>,
+    /// Prompt rows in a pass at most: what memory was made for.
+    pub rows_max: usize,
+    /// Whether weights are read in every pass: then many rows share one from the first on.
+    pub streams: bool,
 }
 
 /// Talks to an engine thread from any thread. Dropping the last one closes the engine.

@@ -22,6 +22,15 @@ pub(super) struct Part {
     selected: usize,
 }
 
+/// Milliseconds of a pass.
+#[derive(Clone, Copy, Default)]
+struct Took {
+    /// Of the slowest group that computes all rows.
+    slowest_ms: f64,
+    /// Of waiting for weights.
+    stall_ms: f64,
+}
+
 impl Engine {
     /// Who takes part in the next pass, with pages to write to. Starts works whose turn has come.
     pub(super) fn schedule(&mut self) -> Vec<Part> {
@@ -48,12 +57,17 @@ impl Engine {
     pub(super) fn pass(&mut self, mut parts: Vec<Part>) {
         let batch = self.batch(&mut parts);
         let watch = Stopwatch::start();
+        let before = self.store.cost();
         self.in_pass = true;
         let outcome = self.compute(&batch, &parts);
         self.in_pass = false;
         match outcome {
-            Ok(Some(group_ms)) => {
-                self.pace.took(batch.rows.len(), watch.ms(), group_ms);
+            Ok(Some(Took { slowest_ms, stall_ms })) => {
+                let pass_ms = watch.ms();
+                self.pace.took(batch.rows.len(), pass_ms - stall_ms, slowest_ms);
+                self.pace.waited(pass_ms, stall_ms);
+                let now = self.store.cost();
+                self.spend(&parts, (now.0 - before.0, now.1.saturating_sub(before.1)));
                 for (number, fate) in self.deliver(&parts) {
                     self.end(number, fate);
                 }
@@ -191,28 +205,46 @@ impl Engine {
         batch
     }
 
-    /// Runs all groups; the milliseconds of the slowest that computes all rows, or none if
-    /// everybody has left on the way.
-    fn compute(&mut self, batch: &Batch, parts: &[Part]) -> Result<Option<f64>> {
+    /// Runs all groups; how long they took, or none if everybody has left on the way.
+    fn compute(&mut self, batch: &Batch, parts: &[Part]) -> Result<Option<Took>> {
         self.backend.begin(batch)?;
         let (plan, store) = (self.plan.clone(), self.store.clone());
-        let mut slowest_ms = 0.0f64;
+        let mut took = Took::default();
         for (group, id) in plan.groups.iter().zip(0u32..) {
             let watch = Stopwatch::start();
-            let lease = store.acquire(GroupId(id))?;
+            let mut gives_up = || self.is_off(parts);
+            let lease = store.acquire_unless(GroupId(id), &mut gives_up)?;
+            let Some(lease) = lease else { return Ok(None) };
+            took.stall_ms += watch.ms();
+            let watch = Stopwatch::start();
             self.backend.run(GroupId(id), &lease, None)?;
             if group.kind != GroupKind::Output {
-                slowest_ms = slowest_ms.max(watch.ms());
+                took.slowest_ms = took.slowest_ms.max(watch.ms());
             }
             // What was read may not have been there: a file can shrink while it is mapped.
             lease.check()?;
-            self.attend();
-            let is_left = parts.iter().all(|part| self.index_of(part.number).is_none());
-            if self.is_closing || is_left {
+            if self.is_off(parts) {
                 return Ok(None);
             }
         }
-        Ok(Some(slowest_ms))
+        Ok(Some(took))
+    }
+
+    /// Does what was asked meanwhile; whether nobody wants the pass any more.
+    fn is_off(&mut self, parts: &[Part]) -> bool {
+        self.attend();
+        self.is_closing || parts.iter().all(|part| self.index_of(part.number).is_none())
+    }
+
+    /// What a pass has cost, all who took part have paid.
+    fn spend(&mut self, parts: &[Part], cost: (f64, u64)) {
+        for work in &mut self.works {
+            if let Task::Answer(answer) = &mut work.task
+                && parts.iter().any(|part| part.number == work.number)
+            {
+                answer.clock.spend(cost);
+            }
+        }
     }
 
     /// Hands the logits out; who is over, and why.

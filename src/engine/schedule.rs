@@ -5,6 +5,8 @@
 const ROWS_MAX: usize = 512;
 /// Prompt rows of the first pass, when nothing is measured; few enough for a large model.
 const ROWS_FIRST: usize = 16;
+/// The same if the weights are read in every pass.
+const ROWS_FIRST_STREAMED: usize = 512;
 /// Fewer rows than this waste the weights that are read for them.
 const ROWS_MIN: usize = 64;
 /// Fewer rows than this beside running decodes make prompts crawl.
@@ -39,6 +41,12 @@ pub fn allot(pending: &[usize], chunk: usize) -> Vec<usize> {
 pub struct Pace {
     /// The size is fixed.
     fixed: Option<usize>,
+    /// Rows at most.
+    most: usize,
+    /// Rows as long as nothing is measured.
+    first: usize,
+    /// Milliseconds that reading the weights of a pass takes, if it has kept the engine waiting.
+    read_ms: f64,
     /// Averages over recent passes of many rows.
     cost: Option<Cost>,
 }
@@ -51,10 +59,19 @@ struct Cost {
 }
 
 impl Pace {
-    /// Knows nothing yet; `fixed` sets the size.
+    /// Knows nothing yet; `fixed` sets the size, `most` bounds it; `streams`: a pass reads
+    /// the weights.
     #[must_use]
-    pub fn new(fixed: Option<usize>) -> Self {
-        Pace { fixed: fixed.map(|rows| rows.max(1)), cost: None }
+    pub fn new(fixed: Option<usize>, most: usize, streams: bool) -> Self {
+        let most = most.clamp(1, ROWS_MAX);
+        let first = if streams { ROWS_FIRST_STREAMED } else { ROWS_FIRST }.min(most);
+        Pace { fixed: fixed.map(|rows| rows.max(1)), most, first, read_ms: 0.0, cost: None }
+    }
+
+    /// A pass took so long, and waited so much of it for weights: reading is what it took.
+    pub fn waited(&mut self, pass_ms: f64, stall_ms: f64) {
+        let is_bound = stall_ms > pass_ms / 8.0;
+        self.read_ms = if is_bound { pass_ms } else { self.read_ms * 0.9 };
     }
 
     /// Prompt rows for the next pass; `is_mixed`: decodes wait for it.
@@ -69,14 +86,16 @@ impl Pace {
         if let Some(rows) = self.fixed {
             return rows;
         }
-        let Some(cost) = self.cost else { return ROWS_FIRST };
+        let Some(cost) = self.cost else { return self.first };
+        // While weights are read, as many rows as can be computed cost nothing.
+        let hidden = self.read_ms / cost.in_pass;
         let rows = GROUP_MS / cost.in_slowest_group;
         let (rows, least) = if is_mixed {
-            (rows.min(MIXED_PASS_MS / cost.in_pass), ROWS_MIN_MIXED)
+            (rows.min(MIXED_PASS_MS / cost.in_pass).max(hidden / 4.0), ROWS_MIN_MIXED)
         } else {
-            (rows, ROWS_MIN)
+            (rows.max(hidden * 1.25), ROWS_MIN)
         };
-        (rows as usize).clamp(least, ROWS_MAX)
+        (rows as usize).clamp(least.min(self.most), self.most)
     }
 
     /// A pass of `rows` rows took so long, its slowest group so much of it.
@@ -119,7 +138,7 @@ mod tests {
 
     #[test]
     fn a_slow_model_gets_smaller_chunks() {
-        let mut pace = Pace::new(None);
+        let mut pace = Pace::new(None, ROWS_MAX, false);
         assert_eq!(pace.chunk(false), 16);
         pace.took(100, 50.0, 10.0);
         assert_eq!((pace.chunk(false), pace.chunk(true)), (150, 150));
@@ -127,6 +146,6 @@ mod tests {
         assert_eq!((pace.chunk(false), pace.chunk(true)), (150, 36));
         pace.took(64, 64_000.0, 9000.0);
         assert_eq!((pace.chunk(false), pace.chunk(true)), (64, 16));
-        assert_eq!(Pace::new(Some(7)).chunk(true), 7);
+        assert_eq!(Pace::new(Some(7), ROWS_MAX, false).chunk(true), 7);
     }
 }

@@ -12,13 +12,15 @@ pub struct Clock {
     started: Option<Instant>,
     prompt_done: Option<Instant>,
     first_token: Option<Instant>,
+    /// Milliseconds that its passes have waited for weights, and bytes that they read.
+    cost: (f64, u64),
 }
 
 impl Clock {
     /// Starts when the request was sent.
     #[must_use]
     pub fn since(sent: Instant) -> Self {
-        Clock { sent, started: None, prompt_done: None, first_token: None }
+        Clock { sent, started: None, prompt_done: None, first_token: None, cost: (0.0, 0) }
     }
 
     /// Its turn has come; only the first time counts.
@@ -42,6 +44,11 @@ impl Clock {
         self.first_token.get_or_insert_with(Instant::now);
     }
 
+    /// A pass has cost so much.
+    pub fn spend(&mut self, (stall_ms, bytes): (f64, u64)) {
+        self.cost = (self.cost.0 + stall_ms, self.cost.1 + bytes);
+    }
+
     /// The figures up to now. A stage that was not reached lasts until now.
     #[must_use]
     pub fn timings(&self) -> Timings {
@@ -53,8 +60,8 @@ impl Clock {
             prompt_ms: ms(started, self.prompt_done.unwrap_or(now)),
             first_token_ms: ms(self.sent, self.first_token.unwrap_or(now)),
             total_ms: ms(self.sent, now),
-            stall_ms: 0.0,
-            bytes_read: 0,
+            stall_ms: self.cost.0,
+            bytes_read: self.cost.1,
         }
     }
 }

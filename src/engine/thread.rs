@@ -67,7 +67,7 @@ pub struct Engine {
 impl Engine {
     fn new(setup: Setup, inbox: Arc<Inbox>, stats: SharedStats) -> Self {
         Engine {
-            pace: Pace::new(setup.chunk),
+            pace: Pace::new(setup.chunk, setup.rows_max, setup.streams),
             pool: Pool::new(setup.kv_pages),
             n_ctx: setup.n_ctx.min(setup.kv_pages * PAGE_TOKENS),
             max_concurrent: setup.max_concurrent.max(1),

@@ -35,6 +35,21 @@ pub trait Decode: Send {
 pub trait Weights: Send + Sync {
     /// Waits for a group and holds it. Errors: `ERR_IO`, `ERR_FILE_CHANGED`.
     fn acquire(&self, group: GroupId) -> Result<Lease<'_>>;
+
+    /// The same; none if `gives_up`, which is asked now and then while it waits, says so.
+    fn acquire_unless(
+        &self,
+        group: GroupId,
+        gives_up: &mut dyn FnMut() -> bool,
+    ) -> Result<Option<Lease<'_>>> {
+        let _ = gives_up;
+        self.acquire(group).map(Some)
+    }
+
+    /// Milliseconds waited for weights and bytes of them read, all in all.
+    fn cost(&self) -> (f64, u64) {
+        (0.0, 0)
+    }
 }
 
 impl Vocabulary for Tokenizer {
@@ -71,5 +86,17 @@ impl Decode for Detokenizer {
 impl Weights for Store {
     fn acquire(&self, group: GroupId) -> Result<Lease<'_>> {
         Store::acquire(self, group)
+    }
+
+    fn acquire_unless(
+        &self,
+        group: GroupId,
+        gives_up: &mut dyn FnMut() -> bool,
+    ) -> Result<Option<Lease<'_>>> {
+        Store::acquire_unless(self, group, gives_up)
+    }
+
+    fn cost(&self) -> (f64, u64) {
+        Store::cost(self)
     }
 }

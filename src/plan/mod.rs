@@ -4,6 +4,7 @@
 mod check;
 mod fuse;
 mod print;
+pub mod residency;
 
 pub use print::Printed;
 

@@ -1,24 +1,39 @@
-//! Where the weights are: the groups of a plan over mapped files. It does not know what the bytes
-//! mean. Reading a page that is not in memory waits for the disk inside the kernel.
+//! Where the weights are: the groups of a plan, mapped or read as they are needed. It does not know
+//! what the bytes mean.
 
-mod io;
+mod experts;
+pub mod io;
+mod lease;
+mod loader;
+mod mapped;
+mod state;
+mod stats;
+mod streamed;
+mod watch;
 
-use std::ops::Range;
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
 use crate::gguf;
-use crate::plan::{Extent, GroupId, Plan, WeightId};
+use crate::plan::residency::Residence;
+use crate::plan::{GroupId, Plan};
 
-use io::mmap::Mapping;
+pub use lease::{Experts, Lease};
+pub use stats::{GroupStats, Place, Progress, StoreStats};
+
+use io::Opener;
+use mapped::Mapped;
+use streamed::Streamed;
 
 /// The weights of one model, by group.
 pub struct Store {
     plan: Arc<Plan>,
-    /// One for each part of the model; none where no weight lies in it.
-    mappings: Vec<Option<Mapping>>,
-    /// Weights of each group, in ascending order.
-    groups: Vec<Vec<WeightId>>,
+    kind: Kind,
+}
+
+enum Kind {
+    Mapped(Mapped),
+    Streamed(Streamed),
 }
 
 impl Store {
@@ -28,45 +43,51 @@ impl Store {
     /// `ERR_IO` when mapping fails, `ERR_FILE_CHANGED` when a file is not what it was when its
     /// header was read, `ERR_INTERNAL` when a weight lies outside of the files.
     pub fn open(file: &gguf::File, plan: &Arc<Plan>) -> Result<Self> {
-        let mut ranges: Vec<Option<Range<u64>>> = vec![None; file.parts().len()];
-        for weight in &plan.weights {
-            let Extent { part, offset, bytes } = weight.extent;
-            let end = offset.checked_add(bytes);
-            let range = ranges.get_mut(part as usize).zip(end);
-            let Some((range, end)) = range else {
-                return Err(outside(&weight.name));
-            };
-            let (first, last) = range.take().map_or((offset, end), |r| (r.start, r.end));
-            *range = Some(first.min(offset)..last.max(end));
-        }
-        let mut mappings = Vec::new();
-        for (part, range) in file.parts().iter().zip(ranges) {
-            mappings.push(range.map(|range| Mapping::new(part, range)).transpose()?);
-        }
-        let groups = plan.groups.iter().map(|group| {
-            let mut ids = group.weights();
-            ids.sort_unstable();
-            ids
-        });
-        let store = Store { groups: groups.collect(), plan: plan.clone(), mappings };
-        let missing = plan.weights.iter().find(|weight| store.extent(weight.extent).is_none());
-        missing.map_or(Ok(()), |weight| Err(outside(&weight.name)))?;
-        Ok(store)
+        let kind = Kind::Mapped(Mapped::open(file, plan)?);
+        Ok(Store { plan: plan.clone(), kind })
     }
 
-    /// Holds a group. The first group of a pass also looks at the files' lengths and times.
+    /// Reads groups as they are needed, some of which stay; starts at once.
+    ///
+    /// # Errors
+    /// `ERR_IO`, `ERR_FILE_CHANGED`, `ERR_INSUFFICIENT_MEMORY`.
+    pub fn stream(
+        file: &gguf::File,
+        plan: &Arc<Plan>,
+        residence: Residence,
+        opener: Opener,
+    ) -> Result<Self> {
+        let kind = Kind::Streamed(Streamed::open(file, plan, residence, opener)?);
+        Ok(Store { plan: plan.clone(), kind })
+    }
+
+    /// Waits for a group and holds it. The first group of a pass also looks at the files' lengths
+    /// and times.
     ///
     /// # Errors
     /// `ERR_FILE_CHANGED`, `ERR_IO`; `ERR_INTERNAL` for a group that the plan lacks.
     pub fn acquire(&self, group: GroupId) -> Result<Lease<'_>> {
-        let Some(weights) = self.groups.get(group.0 as usize) else {
-            return Err(Error::internal("store::acquire", format!("no group {}", group.0)));
-        };
-        if group.0 == 0 {
-            self.mappings.iter().flatten().try_for_each(Mapping::check_file)?;
+        let lease = self.acquire_unless(group, &mut || false)?;
+        lease.ok_or_else(|| Error::internal("store::acquire", "nobody gave up"))
+    }
+
+    /// The same; none if `gives_up`, which is asked now and then while it waits, says so.
+    ///
+    /// # Errors
+    /// As [`Store::acquire`].
+    pub fn acquire_unless(
+        &self,
+        group: GroupId,
+        gives_up: &mut dyn FnMut() -> bool,
+    ) -> Result<Option<Lease<'_>>> {
+        let index = group.0 as usize;
+        match &self.kind {
+            Kind::Mapped(mapped) => Ok(Some(Lease::mapped(mapped, mapped.acquire(index)?))),
+            Kind::Streamed(streamed) => {
+                let held = streamed.acquire(index, gives_up)?;
+                Ok(held.map(|held| Lease::streamed(streamed, held)))
+            }
         }
-        self.check()?;
-        Ok(Lease { source: Source::Store { store: self, weights } })
     }
 
     /// Whether all that was read of the files so far was really there. Cheap: ask after each group,
@@ -75,65 +96,61 @@ impl Store {
     /// # Errors
     /// `ERR_FILE_CHANGED` or `ERR_IO`, from then on always.
     pub fn check(&self) -> Result<()> {
-        self.mappings.iter().flatten().try_for_each(Mapping::check)
+        match &self.kind {
+            Kind::Mapped(mapped) => mapped.check(),
+            Kind::Streamed(_) => Ok(()),
+        }
     }
 
     /// Bytes that are mapped: of the process' address space, not of its memory.
     #[must_use]
     pub fn mapped_bytes(&self) -> u64 {
-        self.mappings.iter().flatten().map(Mapping::bytes).sum()
-    }
-
-    fn extent(&self, extent: Extent) -> Option<&[u8]> {
-        self.mappings.get(extent.part as usize)?.as_ref()?.slice(extent.offset, extent.bytes)
-    }
-
-    fn weight(&self, id: WeightId) -> Option<&[u8]> {
-        self.extent(self.plan.weights.get(id.0 as usize)?.extent)
-    }
-}
-
-fn outside(weight: &str) -> Error {
-    Error::internal("store::open", format!("weight '{weight}' lies outside of the model's files"))
-}
-
-/// The right to read one group's weights while it lives.
-pub struct Lease<'a> {
-    source: Source<'a>,
-}
-
-enum Source<'a> {
-    Slices(&'a [Option<&'a [u8]>]),
-    Store { store: &'a Store, weights: &'a [WeightId] },
-}
-
-impl<'a> Lease<'a> {
-    /// A lease over weights that lie in memory, indexed by weight.
-    #[must_use]
-    pub fn new(slices: &'a [Option<&'a [u8]>]) -> Self {
-        Lease { source: Source::Slices(slices) }
-    }
-
-    /// The bytes of a weight; empty if it does not belong to the group.
-    #[must_use]
-    pub fn bytes(&self, weight: WeightId) -> &'a [u8] {
-        let bytes = match self.source {
-            Source::Slices(slices) => slices.get(weight.0 as usize).copied().flatten(),
-            Source::Store { store, weights } => {
-                weights.binary_search(&weight).ok().and_then(|_| store.weight(weight))
-            }
-        };
-        bytes.unwrap_or(&[])
-    }
-
-    /// As [`Store::check`]: ask when the group has run, before its result is used.
-    ///
-    /// # Errors
-    /// `ERR_FILE_CHANGED` or `ERR_IO`.
-    pub fn check(&self) -> Result<()> {
-        match self.source {
-            Source::Slices(_) => Ok(()),
-            Source::Store { store, .. } => store.check(),
+        match &self.kind {
+            Kind::Mapped(mapped) => mapped.bytes(),
+            Kind::Streamed(_) => 0,
         }
     }
+
+    /// Bytes of private memory that hold weights now.
+    #[must_use]
+    pub fn resident_bytes(&self) -> u64 {
+        match &self.kind {
+            Kind::Mapped(_) => 0,
+            Kind::Streamed(streamed) => stats::resident(streamed.shared()),
+        }
+    }
+
+    /// Milliseconds waited and bytes read so far.
+    #[must_use]
+    pub fn cost(&self) -> (f64, u64) {
+        match &self.kind {
+            Kind::Mapped(_) => (0.0, 0),
+            Kind::Streamed(streamed) => stats::cost(streamed.shared()),
+        }
+    }
+
+    /// Where everything is, and what it has cost so far.
+    #[must_use]
+    pub fn stats(&self) -> StoreStats {
+        match &self.kind {
+            Kind::Mapped(_) => stats::mapped(&self.plan),
+            Kind::Streamed(streamed) => stats::streamed(&self.plan, streamed.shared()),
+        }
+    }
+}
+
+/// Gives the rows of a weight that lies in memory.
+fn each_row(
+    bytes: &[u8],
+    n_rows: u64,
+    rows: &[u32],
+    each: &mut dyn FnMut(usize, &[u8]) -> Result<()>,
+) -> Result<()> {
+    let size = bytes.len() / usize::try_from(n_rows.max(1)).unwrap_or(usize::MAX);
+    for (index, row) in rows.iter().enumerate() {
+        let start = (*row as usize).checked_mul(size);
+        let row = start.and_then(|start| bytes.get(start..start.checked_add(size)?));
+        each(index, row.ok_or_else(|| Error::internal("store::gather", "no such row"))?)?;
+    }
+    Ok(())
 }

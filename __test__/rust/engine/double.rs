@@ -250,6 +250,8 @@ pub fn start(shape: Shape) -> (Handle, Arc<Control>) {
         max_concurrent: shape.max_concurrent,
         max_queued: shape.max_queued,
         chunk: shape.chunk,
+        rows_max: 512,
+        streams: false,
     };
     (engine::start(setup).expect("a thread"), control)
 }

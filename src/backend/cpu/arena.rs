@@ -67,6 +67,13 @@ impl Layout {
         self.slots.len() - 1
     }
 
+    /// Bytes of all slots for a batch.
+    #[must_use]
+    pub fn bytes(&self, n_rows: usize, n_selected: usize) -> usize {
+        let rows = |slot: &Slot| if slot.selected { n_selected } else { n_rows };
+        self.slots.iter().map(|slot| slot.width * rows(slot) * size_of::<f32>()).sum()
+    }
+
     /// The slot of a value.
     #[must_use]
     pub fn slot(&self, value: ValueId) -> usize {

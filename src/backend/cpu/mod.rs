@@ -108,6 +108,10 @@ impl Backend for Cpu {
         self.exec.bytes()
     }
 
+    fn activation_bytes(&self, rows: usize, selected: usize) -> usize {
+        self.exec.activation_bytes(rows, selected)
+    }
+
     fn begin(&mut self, batch: &Batch) -> Result<()> {
         self.check(batch)?;
         self.exec.begin(batch)

@@ -87,6 +87,13 @@ impl Backend for Reference {
         self.values.iter().map(|value| 4 * value.capacity()).sum()
     }
 
+    fn activation_bytes(&self, rows: usize, selected: usize) -> usize {
+        // Values that a layer has at a time are fewer than eight of the widest.
+        let values = || self.plan.values.iter();
+        let narrow = values().filter(|value| !value.selected).map(|value| value.floats()).max();
+        (rows * narrow.unwrap_or(0) * 8 + selected * self.plan.n_vocab * 2) * size_of::<f32>()
+    }
+
     fn begin(&mut self, batch: &Batch) -> Result<()> {
         let refuse = |what: String| Err(Error::internal("batch", what));
         let mut before: Option<(u32, u32)> = None;

@@ -5,7 +5,7 @@ use candle_core::{Device, Tensor};
 use crate::backend::Row;
 use crate::error::{Error, Result};
 use crate::plan::{Act, NormKind, Op, Plan, Rope, RopeKind, Route, Step, Weight};
-use crate::store::Lease;
+use crate::store::{Experts, Lease};
 
 /// An error of candle's is a bug of ours: shapes were checked with the plan.
 pub fn candle(error: candle_core::Error) -> Error {
@@ -32,14 +32,15 @@ pub fn run(plan: &Plan, step: &Step, inputs: &[&[f32]], weights: &Lease<'_>) -> 
 
 /// Rows of the token embedding.
 pub fn embed(plan: &Plan, step: &Step, rows: &[Row], weights: &Lease<'_>) -> Result<Vec<f32>> {
-    let (weight, bytes) = weight(plan, step, 0, weights)?;
-    let width = plan.value(step.output).width;
-    let row_bytes = bytes.len() / weight.shape[0];
+    let id = step.weights.first().copied();
+    let id = id.ok_or_else(|| Error::internal("reference", "a step lacks a weight"))?;
+    let (weight, width) = (plan.weight(id), plan.value(step.output).width);
+    let tokens: Vec<u32> = rows.iter().map(|row| row.token).collect();
     let mut out = Vec::with_capacity(rows.len() * width);
-    for row in rows {
-        let bytes = bytes.get(row.token as usize * row_bytes..).unwrap_or(&[]);
-        out.extend(floats(weight, bytes.get(..row_bytes).unwrap_or(&[]), width)?);
-    }
+    weights.gather(id, plan.n_vocab, &tokens, &mut |_, bytes| {
+        out.extend(floats(weight, bytes, width)?);
+        Ok(())
+    })?;
     Ok(out)
 }
 
@@ -96,7 +97,7 @@ fn weight<'a>(
     plan: &'a Plan,
     step: &Step,
     index: usize,
-    weights: &Lease<'a>,
+    weights: &'a Lease<'_>,
 ) -> Result<(&'a Weight, &'a [u8])> {
     let id = step.weights.get(index).copied();
     let id = id.ok_or_else(|| Error::internal("reference", "a step lacks a weight"))?;
@@ -136,7 +137,7 @@ struct Matrix<'a> {
 }
 
 impl<'a> Matrix<'a> {
-    fn new(plan: &'a Plan, step: &Step, index: usize, weights: &Lease<'a>) -> Result<Self> {
+    fn new(plan: &'a Plan, step: &Step, index: usize, weights: &'a Lease<'_>) -> Result<Self> {
         let (weight, bytes) = weight(plan, step, index, weights)?;
         match *weight.shape.as_slice() {
             [n_out, n_in] => Ok(Matrix { weight, bytes, n_out, n_in }),
@@ -149,18 +150,17 @@ impl<'a> Matrix<'a> {
         plan: &'a Plan,
         step: &Step,
         index: usize,
-        expert: usize,
-        weights: &Lease<'a>,
+        expert: u32,
+        held: &'a Experts<'_>,
     ) -> Result<Self> {
-        let (weight, bytes) = weight(plan, step, index, weights)?;
-        let &[n_expert, n_out, n_in] = weight.shape.as_slice() else {
+        let id = step.weights.get(index).copied();
+        let id = id.ok_or_else(|| Error::internal("reference", "a step lacks a weight"))?;
+        let weight = plan.weight(id);
+        let &[_, n_out, n_in] = weight.shape.as_slice() else {
             return Err(Error::internal("reference", format!("{} holds no experts", weight.name)));
         };
-        let size = bytes.len() / n_expert;
-        match bytes.get(expert * size..(expert + 1) * size) {
-            Some(bytes) => Ok(Matrix { weight, bytes, n_out, n_in }),
-            None => Err(Error::internal("reference", format!("there is no expert {expert}"))),
-        }
+        let bytes = held.bytes(id, expert)?;
+        Ok(Matrix { weight, bytes, n_out, n_in })
     }
 }
 
@@ -234,25 +234,29 @@ fn experts(
 ) -> Result<Vec<f32>> {
     let width = plan.value(step.output).width;
     let n_used = plan.value(step.inputs[1]).width;
-    let choices: Vec<(usize, f32)> =
-        chosen.chunks_exact(2).map(|pair| (pair[0] as usize, pair[1])).collect();
-    let mut wanted: Vec<usize> = choices.iter().map(|choice| choice.0).collect();
+    let choices: Vec<(u32, f32)> =
+        chosen.chunks_exact(2).map(|pair| (pair[0] as u32, pair[1])).collect();
+    let mut wanted: Vec<u32> = choices.iter().map(|choice| choice.0).collect();
     wanted.sort_unstable();
     wanted.dedup();
     // By choice: what its expert makes of the row.
     let mut made = vec![Vec::new(); choices.len()];
-    for expert in wanted {
-        let part = |index| Matrix::expert(plan, step, index, expert, weights);
-        let mine: Vec<usize> =
-            (0..choices.len()).filter(|index| choices[*index].0 == expert).collect();
-        let row = |choice: &usize| x[choice / n_used * width..][..width].iter().copied();
-        let rows: Vec<f32> = mine.iter().flat_map(row).collect();
-        let (gate, up) = (linear(&part(0)?, None, &rows)?, linear(&part(1)?, None, &rows)?);
-        let down = linear(&part(2)?, None, &gated(act, &gate, &up).map_err(candle)?)?;
-        for (choice, y) in mine.into_iter().zip(down.chunks_exact(width)) {
-            made[choice] = y.to_vec();
+    let n_expert = plan.weight(step.weights[0]).shape[0];
+    weights.experts(&step.weights, n_expert, &wanted, &mut |turn, held| {
+        for &expert in &wanted[turn] {
+            let part = |index| Matrix::expert(plan, step, index, expert, held);
+            let mine: Vec<usize> =
+                (0..choices.len()).filter(|index| choices[*index].0 == expert).collect();
+            let row = |choice: &usize| x[choice / n_used * width..][..width].iter().copied();
+            let rows: Vec<f32> = mine.iter().flat_map(row).collect();
+            let (gate, up) = (linear(&part(0)?, None, &rows)?, linear(&part(1)?, None, &rows)?);
+            let down = linear(&part(2)?, None, &gated(act, &gate, &up).map_err(candle)?)?;
+            for (choice, y) in mine.into_iter().zip(down.chunks_exact(width)) {
+                made[choice] = y.to_vec();
+            }
         }
-    }
+        Ok(())
+    })?;
     let mut out = vec![0.0f32; x.len()];
     for (index, ((_, share), y)) in choices.iter().zip(made).enumerate() {
         let sum = &mut out[index / n_used * width..][..width];

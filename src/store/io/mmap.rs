@@ -30,9 +30,10 @@ pub struct Mapping {
 }
 
 /// What tells a changed file.
-#[derive(Clone, Copy, PartialEq, Eq)]
-struct State {
-    bytes: u64,
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct State {
+    /// Length.
+    pub bytes: u64,
     written: Option<SystemTime>,
 }
 
@@ -97,13 +98,15 @@ impl Mapping {
 }
 
 impl State {
-    fn of(file: &fs::File) -> std::io::Result<Self> {
+    /// As it is now.
+    pub fn of(file: &fs::File) -> std::io::Result<Self> {
         let metadata = file.metadata()?;
         Ok(State { bytes: metadata.len(), written: metadata.modified().ok() })
     }
 }
 
-fn changed(path: &str) -> Error {
+/// `ERR_FILE_CHANGED`.
+pub fn changed(path: &str) -> Error {
     let path = shown(path);
     let text = format!("{path} changed while it was loaded; close the model and load it again");
     Error::new(Code::FileChanged, text).with("path", path)

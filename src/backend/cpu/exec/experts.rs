@@ -9,7 +9,7 @@ use super::super::kernel::stripe::Shared;
 use super::Exec;
 use crate::error::{Error, Result};
 use crate::plan::{Act, Op, Plan, Step, WeightId};
-use crate::store::Lease;
+use crate::store::{Experts, Lease};
 use std::ops::Range;
 
 /// Memory for the rows of all experts.
@@ -59,6 +59,19 @@ impl Room {
             self.used.reserve(pairs);
         }
         Ok(())
+    }
+
+    /// Bytes that [`Room::reserve`] takes.
+    pub fn bytes_of(plan: &Plan, n: usize) -> usize {
+        let steps = plan.groups.iter().flat_map(|group| &group.steps);
+        let experts = steps.filter(|step| matches!(step.op, Op::Experts(_)));
+        let bytes = experts.filter_map(|step| shape(plan, step)).map(|(used, n_embd, n_ff)| {
+            let pairs = n * used;
+            let lists = size_of::<(u32, u32, u32)>() + size_of::<usize>() * 4;
+            pairs * ((n_embd + 2 * n_ff) * size_of::<f32>() + lists)
+                + ActCache::bytes_of(pairs * n_embd.max(n_ff), 6)
+        });
+        bytes.max().unwrap_or(0)
     }
 
     /// Bytes held.
@@ -123,18 +136,25 @@ impl Exec {
         let n_expert = self.plan.weight(gate).shape[0];
         let routing = self.input(step, 1)?;
         room.sort(routing, used, n_expert);
-        let n = room.pairs.len();
         let x = self.input(step, 0)?;
         for (to, (_, row, _)) in room.x.chunks_exact_mut(n_embd).zip(&room.pairs) {
             let row = *row as usize;
             to.copy_from_slice(&x[row * n_embd..(row + 1) * n_embd]);
         }
-        self.expert_products(room, weights, &[gate, up], (n_embd, n_ff))?;
-        let up_rows = &room.up[..];
-        drive::map_rows(&mut self.pool, &mut room.gate[..n * n_ff], n_ff, &|row, gate| {
-            tier.call(GatedAct { act, gate, up: &up_rows[row * n_ff..(row + 1) * n_ff] });
+        let ids = [gate, up, down];
+        let list: Vec<u32> = room.used.iter().map(|(expert, _)| *expert as u32).collect();
+        weights.experts(&ids, n_expert, &list, &mut |turn, held| {
+            let used = room.used.get(turn.clone()).unwrap_or(&[]);
+            let (Some(first), Some(last)) = (used.first(), used.last()) else { return Ok(()) };
+            let pairs = first.1.start..last.1.end;
+            self.expert_products(room, held, &turn, &pairs, &ids[..2], (n_embd, n_ff))?;
+            let some = pairs.start * n_ff..pairs.end * n_ff;
+            let up_rows = &room.up[some.clone()];
+            drive::map_rows(&mut self.pool, &mut room.gate[some], n_ff, &|row, gate| {
+                tier.call(GatedAct { act, gate, up: &up_rows[row * n_ff..(row + 1) * n_ff] });
+            })?;
+            self.expert_products(room, held, &turn, &pairs, &ids[2..], (n_ff, n_embd))
         })?;
-        self.expert_products(room, weights, &[down], (n_ff, n_embd))?;
         let routing = self.input(step, 1)?;
         for (row, out) in out.chunks_exact_mut(n_embd).enumerate() {
             out.fill(0.0);
@@ -148,37 +168,40 @@ impl Exec {
         Ok(())
     }
 
-    /// Products of every used expert: `[gate, up]` from x, or `[down]` from gate back into x.
+    /// Products of the used experts of a turn, whose rows are `pairs`: `[gate, up]` from x, or
+    /// `[down]` from gate back into x.
     fn expert_products(
         &mut self,
         room: &mut Room,
-        weights: &Lease<'_>,
+        held: &Experts<'_>,
+        turn: &Range<usize>,
+        pairs: &Range<usize>,
         ids: &[WeightId],
         (k, n_out): (usize, usize),
     ) -> Result<()> {
         let tier = self.table.tier();
-        let n = room.pairs.len();
         let back = ids.len() == 1;
         let (x, out) = if back { (&room.gate, &mut room.x) } else { (&room.x, &mut room.gate) };
-        let x = &x[..n * k];
+        let x = &x[pairs.start * k..pairs.end * k];
+        let used = room.used.get(turn.clone()).unwrap_or(&[]);
+        let relative = |rows: &Range<usize>| rows.start - pairs.start..rows.end - pairs.start;
         room.acts.clear();
         for id in ids {
             let kind = self.table.linear(self.plan.weight(*id).kind).act;
-            let ranges = &mut room.used.iter().map(|(_, rows)| rows.clone());
+            let ranges = &mut used.iter().map(|(_, rows)| relative(rows));
             room.acts.prepare(0, kind, (tier, &mut self.pool), (x, k), ranges)?;
         }
+        let some = pairs.start * n_out..pairs.end * n_out;
         let outs = [
-            Shared::new(&mut out[..n * n_out], n_out),
-            Shared::new(if back { &mut [] } else { &mut room.up[..n * n_out] }, n_out),
+            Shared::new(&mut out[some.clone()], n_out),
+            Shared::new(if back { &mut [] } else { &mut room.up[some] }, n_out),
         ];
-        let mut list = Vec::with_capacity(room.used.len() * ids.len());
-        for (expert, rows) in &room.used {
+        let mut list = Vec::with_capacity(turn.len() * ids.len());
+        for (expert, rows) in used {
+            let rows = relative(rows);
             for (id, out) in ids.iter().zip(&outs) {
-                let weight = self.plan.weight(*id);
-                let bytes = weight.kind.row_bytes(k).unwrap_or(0) * n_out;
-                let all = weights.bytes(*id);
-                let weights = all.get(expert * bytes..(expert + 1) * bytes).unwrap_or(&[]);
-                let kernel = self.table.linear(weight.kind);
+                let weights = held.bytes(*id, *expert as u32)?;
+                let kernel = self.table.linear(self.plan.weight(*id).kind);
                 list.push(Product { kernel, weights, n_out, k, rows: rows.clone(), out });
             }
         }

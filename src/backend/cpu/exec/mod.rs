@@ -102,6 +102,15 @@ impl Exec {
         self.arena.bytes() + self.acts.bytes() + self.experts.bytes() + scratch + angles
     }
 
+    /// Bytes that a pass of so many rows takes beside what is held in any case.
+    pub fn activation_bytes(&self, rows: usize, selected: usize) -> usize {
+        let angles = self.ropes.iter().map(|rope| rope.0.freqs.len() * size_of::<(f32, f32)>());
+        self.layout.bytes(rows, selected)
+            + ActCache::bytes_of(linear::widest(&self.plan) * rows.max(selected), 1)
+            + experts::Room::bytes_of(&self.plan, rows)
+            + rows * (angles.sum::<usize>() + size_of::<Row>() + 2 * size_of::<usize>())
+    }
+
     /// Takes a checked batch and makes room for it.
     ///
     /// # Errors
@@ -267,14 +276,12 @@ impl Exec {
         width: usize,
     ) -> Result<()> {
         let id = Self::weight(step, 0)?;
-        let (kind, bytes) = (self.plan.weight(id).kind, weights.bytes(id));
-        let row_bytes = kind.row_bytes(width).unwrap_or(0);
-        for (row, out) in self.batch.rows.iter().zip(out.chunks_exact_mut(width)) {
-            let at = row.token as usize * row_bytes;
-            let bytes = bytes.get(at..at + row_bytes).unwrap_or(&[]);
-            dequantise(kind, bytes, out)?;
-        }
-        Ok(())
+        let kind = self.plan.weight(id).kind;
+        let tokens: Vec<u32> = self.batch.rows.iter().map(|row| row.token).collect();
+        weights.gather(id, self.plan.n_vocab, &tokens, &mut |row, bytes| {
+            let out = out.get_mut(row * width..(row + 1) * width);
+            dequantise(kind, bytes, out.unwrap_or(&mut []))
+        })
     }
 
     /// A small weight as f32 in `self.vector`; gives its length.

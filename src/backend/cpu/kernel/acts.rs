@@ -143,6 +143,18 @@ impl ActCache {
         Ok(())
     }
 
+    /// Bytes for `values` numbers, packed ones included, which ranges of rows make `padded` times
+    /// as many at most.
+    #[must_use]
+    pub fn bytes_of(values: usize, padded: usize) -> usize {
+        let of = |kind: ActKind| {
+            let scales = values.div_ceil(kind.block()) * size_of::<f32>();
+            let packed = padded * (values + values.div_ceil(32) * size_of::<i32>() + scales);
+            values + scales + values.div_ceil(kind.sum()) * size_of::<i16>() + packed
+        };
+        of(ActKind::Block32) + of(ActKind::Block256)
+    }
+
     /// Bytes held.
     #[must_use]
     pub fn bytes(&self) -> usize {

@@ -1,0 +1,133 @@
+//! A scripted disk: latencies, reordering, short reads, interruptions and errors by seed. A read
+//! that fails leaves rubbish behind, so that nobody gets away with using it.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+
+use node_chord::plan::residency::ALIGN;
+use node_chord::store::io::{Done, Io, Opened, Opener, Read};
+
+/// SplitMix64.
+pub struct Random(pub u64);
+
+impl Random {
+    pub fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let x = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        let x = (x ^ (x >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        x ^ (x >> 31)
+    }
+
+    pub fn below(&mut self, n: usize) -> usize {
+        (self.next() % n.max(1) as u64) as usize
+    }
+
+    pub fn chance(&mut self, percent: usize) -> bool {
+        self.below(100) < percent
+    }
+}
+
+/// What a test does to the disk, and sees of it.
+#[derive(Default)]
+pub struct Control {
+    /// Reads that fail from now on.
+    pub fail: AtomicUsize,
+    /// Percent of reads that are short, interrupted, or fail once.
+    pub trouble: AtomicUsize,
+    pub submitted: AtomicU64,
+    pub completed: AtomicU64,
+    pub deepest: AtomicUsize,
+    pub is_dropped: AtomicBool,
+}
+
+struct Scripted {
+    files: Arc<Vec<Vec<u8>>>,
+    random: Random,
+    control: Arc<Control>,
+    depth: usize,
+    now: u64,
+    queue: Vec<(u64, Read)>,
+}
+
+/// A disk with these files.
+pub fn opener(files: &Arc<Vec<Vec<u8>>>, seed: u64, control: &Arc<Control>) -> Opener {
+    let (files, control) = (files.clone(), control.clone());
+    Box::new(move |_| {
+        let mut random = Random(seed ^ 0xD15C);
+        let depth = 1 + random.below(8);
+        let (now, queue) = (0, Vec::new());
+        let io = Box::new(Scripted { files, random, control, depth, now, queue });
+        Ok(Opened { io, reason: None })
+    })
+}
+
+impl Drop for Scripted {
+    fn drop(&mut self) {
+        assert!(self.queue.is_empty(), "nothing is given up while it is on its way");
+        self.control.is_dropped.store(true, Ordering::SeqCst);
+    }
+}
+
+impl Io for Scripted {
+    fn name(&self) -> &str {
+        "scripted"
+    }
+
+    fn depth(&self) -> usize {
+        self.depth
+    }
+
+    fn submit(&mut self, read: Read) {
+        assert!(read.offset.is_multiple_of(ALIGN) && read.target.start() % ALIGN as usize == 0);
+        assert!(read.target.len() % ALIGN as usize == 0 && read.target.len() > 0);
+        let slow = if self.random.chance(5) { 1000 } else { 10 };
+        let due = self.now + self.random.below(slow) as u64;
+        self.queue.push((due, read));
+        assert!(self.queue.len() <= self.depth);
+        self.control.submitted.fetch_add(1, Ordering::SeqCst);
+        self.control.deepest.fetch_max(self.queue.len(), Ordering::SeqCst);
+    }
+
+    fn wait(&mut self) -> Option<Done> {
+        let first = (0..self.queue.len()).min_by_key(|index| self.queue[*index].0)?;
+        let (due, mut read) = self.queue.swap_remove(first);
+        self.now = self.now.max(due);
+        self.control.completed.fetch_add(1, Ordering::SeqCst);
+        let result = self.serve(&mut read);
+        Some(Done { read, result })
+    }
+
+    fn cancel(&mut self) {}
+}
+
+impl Scripted {
+    fn serve(&mut self, read: &mut Read) -> io::Result<usize> {
+        let bytes = read.target.bytes_mut();
+        let one_less = |left: usize| left.checked_sub(1);
+        let order = Ordering::SeqCst;
+        if self.control.fail.fetch_update(order, order, one_less).is_ok() {
+            bytes.fill(0xAA);
+            return Err(io::Error::from_raw_os_error(5));
+        }
+        let file = &self.files[read.part as usize];
+        let from = (read.offset as usize).min(file.len());
+        let mut n = bytes.len().min(file.len() - from);
+        let trouble = self.control.trouble.load(Ordering::SeqCst);
+        if self.random.chance(trouble) {
+            match self.random.below(4) {
+                0 => {
+                    bytes.fill(0x55);
+                    return Err(io::Error::from(io::ErrorKind::Interrupted));
+                }
+                1 => {
+                    bytes.fill(0x77);
+                    return Err(io::Error::from_raw_os_error(11));
+                }
+                _ => n = self.random.below(n).max(1),
+            }
+        }
+        bytes[..n].copy_from_slice(&file[from..from + n]);
+        Ok(n)
+    }
+}

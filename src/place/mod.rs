@@ -1,0 +1,210 @@
+//! Where each group lives: a pure function of a plan, of budgets and of what was asked for. It
+//! knows no threads, no files and no clock. What does not fit is refused with the smallest budget
+//! that works.
+
+mod context;
+mod ring;
+
+pub use ring::Fill;
+
+use crate::error::{Code, Error, Result};
+use crate::plan::Plan;
+use crate::plan::residency::{ALIGN, Residence, Units, align_up};
+
+/// Rows of a pass at most.
+pub const ROWS_MAX: usize = 512;
+/// Activations take at most this part of the budget, unless fewer than [`ROWS_MIN`] rows fit then.
+const ACTIVATION_SHARE: u64 = 16;
+/// Fewer prompt rows than this a pass waste the weights that are read for them.
+const ROWS_MIN: usize = 16;
+
+/// How weights come from files.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Io {
+    /// Mapped if all fits, else direct.
+    #[default]
+    Auto,
+    /// Mapped, or refused.
+    Mapped,
+    /// Read around the page cache.
+    Direct,
+    /// Read through the page cache.
+    Buffered,
+}
+
+/// What was asked for, and what there is.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Request {
+    /// Bytes that the model may take; none: nobody says.
+    pub limit: Option<u64>,
+    /// Of those, for the KV cache.
+    pub kv_bytes: Option<u64>,
+    /// Tokens that a session may hold; none: the trained length, as far as the KV cache goes.
+    pub n_ctx: Option<usize>,
+    /// Bytes of a page of the KV cache.
+    pub page_bytes: u64,
+    /// Tokens of a page.
+    pub page_tokens: usize,
+    /// Activations and scratch whatever a pass holds.
+    pub scratch_bytes: u64,
+    /// Activations of a row.
+    pub row_bytes: u64,
+    /// Activations of a row that gives logits, beside those.
+    pub selected_bytes: u64,
+    /// Rows of logits beside one for each generation: those of a scored text.
+    pub logits_rows: usize,
+    /// Generations stepped together: each adds a row to a pass.
+    pub max_concurrent: usize,
+    /// Prompt rows of a pass, if fixed.
+    pub rows: Option<usize>,
+    /// Groups read ahead; none: as many as keep the disk busy.
+    pub prefetch: Option<usize>,
+    /// How weights come.
+    pub io: Io,
+}
+
+/// What memory is for, in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Budget {
+    /// What it may take; none if neither the caller nor the system says.
+    pub limit: Option<u64>,
+    /// Weights that stay: mapped, pinned, cached experts.
+    pub weights: u64,
+    /// Weights on their way through.
+    pub ring: u64,
+    /// The KV cache when it is full.
+    pub kv: u64,
+    /// Activations of the largest pass.
+    pub activations: u64,
+    /// What is held whatever a pass has.
+    pub scratch: u64,
+    /// Rows on their way from gathered weights.
+    pub staging: u64,
+}
+
+impl Budget {
+    /// All of it.
+    #[must_use]
+    pub fn total(&self) -> u64 {
+        let parts =
+            [self.weights, self.ring, self.kv, self.activations, self.scratch, self.staging];
+        parts.into_iter().fold(0, u64::saturating_add)
+    }
+}
+
+/// Where everything lives.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Placement {
+    /// None: all weights are mapped.
+    pub streamed: Option<Residence>,
+    /// What memory is for.
+    pub budget: Budget,
+    /// Tokens that a session may hold.
+    pub n_ctx: usize,
+    /// Prompt rows of a pass at most.
+    pub rows: usize,
+    /// Bytes of weights that a pass reads once all pins are there; of experts, what a row's take
+    /// on average if the cache holds any of them alike.
+    pub bytes_per_pass: u64,
+    /// The smallest budget that works with these options.
+    pub minimum: u64,
+}
+
+/// Places a plan's groups.
+///
+/// # Errors
+/// `ERR_INSUFFICIENT_MEMORY` with the smallest budget that works; `ERR_INVALID_ARG` for an
+/// impossible context length.
+pub fn place(plan: &Plan, units: &Units, request: &Request) -> Result<Placement> {
+    let context = context::Context::of(plan, request)?;
+    let limit = request.limit.unwrap_or(u64::MAX);
+    let row = row_bytes(plan, request);
+    let selected = request.selected_bytes.max(plan.n_vocab as u64 * 4);
+    let extra = (request.max_concurrent as u64)
+        .saturating_mul(row.saturating_add(selected))
+        .saturating_add((request.logits_rows as u64).saturating_mul(selected));
+    let fixed = request.scratch_bytes.saturating_add(extra);
+    let rows_max = request.rows.unwrap_or(ROWS_MAX).max(1);
+    let rows_min = request.rows.unwrap_or(ROWS_MIN).clamp(1, rows_max);
+    let all = weight_bytes(plan);
+    let least = context.least.saturating_add(fixed).saturating_add(rows_min as u64 * row);
+    let streams = request.io != Io::Mapped;
+    let fill = ring::Fill::of(units, request.prefetch);
+    let staging = if streams { staging_bytes(units, rows_min + request.max_concurrent) } else { 0 };
+    let weights = match request.io {
+        Io::Mapped => all,
+        Io::Auto => (fill.least() + staging).min(all),
+        Io::Direct | Io::Buffered => fill.least() + staging,
+    };
+    let minimum = weights.saturating_add(least);
+    let Some(spare) = limit.checked_sub(minimum) else {
+        return Err(short("ram", minimum, limit));
+    };
+    let kv_room = context.least + spare.min(context.wanted(limit) - context.least);
+    let spare = spare - (kv_room - context.least);
+    let more = (limit / ACTIVATION_SHARE).saturating_sub(rows_min as u64 * row).min(spare);
+    let rows = rows_min + usize::try_from(more / row.max(1)).unwrap_or(usize::MAX);
+    let rows = rows.min(rows_max);
+    let row_room = ((rows_max - rows_min) as u64 * row).min(more);
+    let n_ctx = context.tokens(kv_room);
+    let mut budget = Budget {
+        limit: request.limit,
+        weights: all,
+        kv: context.bytes(n_ctx),
+        activations: rows as u64 * row + extra,
+        scratch: request.scratch_bytes,
+        ..Budget::default()
+    };
+    let held = (minimum - least).saturating_add(spare - row_room);
+    let fits = matches!(request.io, Io::Auto | Io::Mapped) && all <= held;
+    if fits {
+        return Ok(Placement { streamed: None, budget, n_ctx, rows, bytes_per_pass: 0, minimum });
+    }
+    let staging = staging_bytes(units, rows + request.max_concurrent).min(held - fill.least());
+    let filled = fill.fill(held - staging).ok_or_else(|| short("ram", minimum, limit))?;
+    budget.weights = filled.weights;
+    budget.ring = filled.ring;
+    budget.staging = staging;
+    let residence = Residence { staging_bytes: staging, ..filled.residence };
+    let bytes_per_pass = filled.bytes_per_pass;
+    Ok(Placement { streamed: Some(residence), budget, n_ctx, rows, bytes_per_pass, minimum })
+}
+
+/// All weights as they lie in the files.
+fn weight_bytes(plan: &Plan) -> u64 {
+    plan.weights.iter().map(|weight| weight.extent.bytes).fold(0, u64::saturating_add)
+}
+
+/// Activations that one more row takes.
+fn row_bytes(plan: &Plan, request: &Request) -> u64 {
+    request.row_bytes.max(plan.n_embd as u64 * 4)
+}
+
+/// Room for the rows of a pass from gathered weights, each with the pages that it touches; at least
+/// one row's, at most a few megabytes, which take several turns then.
+fn staging_bytes(units: &Units, rows: usize) -> u64 {
+    const MOST: u64 = 4 << 20;
+    let widest = units.gathered.iter().map(|(_, bytes)| align_up(*bytes) + ALIGN).max();
+    widest.map_or(0, |one| (rows as u64 * one).min(MOST.max(one)))
+}
+
+fn short(memory: &str, required: u64, available: u64) -> Error {
+    let text = format!(
+        "{memory}: needs {}, budget is {}; a smaller contextLength or model needs less",
+        human(required),
+        human(available)
+    );
+    Error::new(Code::InsufficientMemory, text)
+        .with("memory", memory)
+        .with("required", required)
+        .with("available", available)
+}
+
+/// In the largest unit that leaves two digits.
+fn human(bytes: u64) -> String {
+    match bytes {
+        0..10_240 => format!("{bytes} bytes"),
+        10_240..10_485_760 => format!("{} KiB", bytes.div_ceil(1 << 10)),
+        _ => format!("{} MiB", bytes.div_ceil(1 << 20)),
+    }
+}

@@ -1,0 +1,335 @@
+//! The loading thread: the second cursor over the plan. It runs ahead of the engine by as many
+//! slots as the ring has, across the border of passes, and stops when they are full. What the
+//! engine waits for is read first. It keeps a few blocks on their way at a time.
+
+use std::collections::{HashMap, VecDeque};
+use std::io;
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::io::buffer::{Buffer, Lent, Target};
+use super::io::{BLOCK_BYTES, Done, Io, Opened, Read};
+use super::state::{Content, Order, Rows, Shared, State};
+use crate::error::{Error, Result};
+use crate::plan::residency::{ALIGN, Run, Unit};
+
+/// Times that a block is read before its error counts.
+const ATTEMPTS_MAX: u32 = 3;
+/// The same for interruptions, which mean nothing.
+const INTERRUPTIONS_MAX: u32 = 1000;
+
+/// What a job loads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum What {
+    Group(usize),
+    Expert(usize, usize, u32),
+    Rows,
+}
+
+/// One unit on its way.
+struct Job {
+    what: What,
+    lent: Lent,
+    /// Blocks to submit.
+    blocks: VecDeque<Block>,
+    /// Blocks on their way.
+    pending: usize,
+    error: Option<Error>,
+    /// Bytes of weights.
+    bytes: u64,
+}
+
+/// Part of a run.
+struct Block {
+    part: u32,
+    offset: u64,
+    /// Bytes that must come; the rest may lie beyond the file's end.
+    needed: usize,
+    target: Target,
+    attempts: u32,
+    interruptions: u32,
+}
+
+/// A block on its way: of which job, and what it was.
+struct Pending {
+    job: u64,
+    needed: usize,
+    attempts: u32,
+    interruptions: u32,
+}
+
+pub struct Loader {
+    shared: Arc<Shared>,
+    io: Box<dyn Io>,
+    /// By number, in the order in which they began.
+    jobs: Vec<(u64, Job)>,
+    pending: HashMap<u64, Pending>,
+    numbers: u64,
+}
+
+/// Tells everybody that the loader is gone, however it ended.
+struct Over(Arc<Shared>);
+
+impl Drop for Over {
+    fn drop(&mut self) {
+        let mut state = self.0.state.lock();
+        state.over.get_or_insert(None);
+        state.counters.in_flight = 0;
+        self.0.news.notify_all();
+    }
+}
+
+/// Runs until the store is closed.
+pub fn main(shared: &Arc<Shared>, opened: Opened) {
+    let _over = Over(shared.clone());
+    let (pending, jobs) = (HashMap::new(), Vec::new());
+    let mut loader = Loader { shared: shared.clone(), io: opened.io, jobs, pending, numbers: 0 };
+    if let Err(error) = loader.run() {
+        shared.state.lock().over = Some(Some(error));
+    }
+    loader.io.cancel();
+    while loader.io.wait().is_some() {}
+}
+
+impl Loader {
+    fn run(&mut self) -> Result<()> {
+        let shared = self.shared.clone();
+        loop {
+            let mut state = shared.state.lock();
+            if state.is_closing {
+                return Ok(());
+            }
+            self.take_orders(&mut state);
+            self.plan_groups(&mut state);
+            state.counters.in_flight = self.pending.len();
+            if self.jobs.is_empty() {
+                if let Some(group) = state.demand.filter(|g| is_cold(&state, *g)) {
+                    let error = Error::internal("store", "every slot of the ring is held");
+                    fail(&mut state, group, error);
+                    shared.news.notify_all();
+                }
+                shared.wake.wait(&mut state);
+                continue;
+            }
+            let urgent = state.demand;
+            drop(state);
+            self.submit(urgent);
+            let began = Instant::now();
+            let Some(done) = self.io.wait() else {
+                return Err(Error::internal("store", "the system lost reads"));
+            };
+            shared.state.lock().counters.busy_s += began.elapsed().as_secs_f64();
+            self.done(done)?;
+        }
+    }
+
+    /// Orders become jobs.
+    fn take_orders(&mut self, state: &mut State) {
+        while let Some(order) = state.orders.pop_front() {
+            match order {
+                Order::Expert { group, step, expert, slot } => {
+                    let units = self.shared.units.groups.get(group);
+                    let unit = units.and_then(|units| units.experts.get(step));
+                    let unit = unit.and_then(|e| e.units.get(expert as usize)).cloned();
+                    let room = self.shared.residence.expert_bytes;
+                    let made = slot.map_or_else(|| Buffer::new(room), Ok);
+                    match (unit, made) {
+                        (Some(unit), Ok(buffer)) => {
+                            self.begin(What::Expert(group, step, expert), &unit, buffer);
+                        }
+                        (_, Err(error)) => state.cache.failed((group, step, expert), error, None),
+                        (None, Ok(buffer)) => {
+                            let error = Error::internal("store", "an unknown expert");
+                            state.cache.failed((group, step, expert), error, Some(buffer));
+                        }
+                    }
+                }
+                Order::Rows { runs, staging, bytes } => {
+                    let unit = Unit { runs, bytes, ..Unit::default() };
+                    self.begin(What::Rows, &unit, staging);
+                }
+            }
+            self.shared.news.notify_all();
+        }
+    }
+
+    /// Cold groups of the window become jobs as long as there are slots.
+    fn plan_groups(&mut self, state: &mut State) {
+        let shared = self.shared.clone();
+        let ahead = shared.residence.read_ahead;
+        let window = state.window(&shared);
+        for &group in &window {
+            let is_demanded = state.demand == Some(group);
+            let groups = self.jobs.iter().filter(|job| matches!(job.1.what, What::Group(_)));
+            if !is_demanded && (ahead == 0 || groups.count() > ahead) {
+                break;
+            }
+            if !is_cold(state, group) {
+                continue;
+            }
+            let Some(unit) = shared.units.groups.get(group).map(|units| &units.own) else { break };
+            let is_pinned = shared.residence.pinned.get(group).copied().unwrap_or(false);
+            let buffer = if is_pinned {
+                match Buffer::new(unit.room) {
+                    Ok(buffer) => buffer,
+                    Err(error) => {
+                        fail(state, group, error);
+                        shared.news.notify_all();
+                        continue;
+                    }
+                }
+            } else {
+                let Some(buffer) = state.slot(&shared, &window) else { break };
+                buffer
+            };
+            if let Some(cell) = state.cells.get_mut(group) {
+                cell.content = Content::Loading;
+            }
+            self.begin(What::Group(group), unit, buffer);
+        }
+    }
+
+    /// A job for a unit, cut into blocks.
+    fn begin(&mut self, what: What, unit: &Unit, buffer: Buffer) {
+        let (lent, mut rest) = buffer.lend();
+        let mut blocks = VecDeque::new();
+        for &Run { part, offset, bytes, needed } in &unit.runs {
+            let mut done = 0;
+            while done < bytes {
+                let len = (bytes - done).min(BLOCK_BYTES as u64);
+                let next = rest.split_off(usize::try_from(len).unwrap_or(usize::MAX));
+                let target = std::mem::replace(&mut rest, next);
+                let needed = usize::try_from(len.min(needed - done)).unwrap_or(usize::MAX);
+                let (attempts, interruptions) = (0, 0);
+                let offset = offset + done;
+                blocks.push_back(Block { part, offset, needed, target, attempts, interruptions });
+                done += len;
+            }
+        }
+        self.numbers += 1;
+        let job = Job { what, lent, blocks, pending: 0, error: None, bytes: unit.bytes };
+        self.jobs.push((self.numbers, job));
+    }
+
+    /// Fills the queue: first what was ordered, then what the engine waits for, then the rest.
+    fn submit(&mut self, urgent: Option<usize>) {
+        while self.pending.len() < self.io.depth() {
+            let open = self.jobs.iter_mut().filter(|(_, job)| !job.blocks.is_empty());
+            let rank = |(number, job): &&mut (u64, Job)| match job.what {
+                What::Expert(..) | What::Rows => (0, *number),
+                What::Group(group) if Some(group) == urgent => (1, *number),
+                What::Group(_) => (2, *number),
+            };
+            let Some((number, job)) = open.min_by_key(rank) else { return };
+            let Some(block) = job.blocks.pop_front() else { return };
+            job.pending += 1;
+            let Block { part, offset, needed, target, attempts, interruptions } = block;
+            self.numbers += 1;
+            let pending = Pending { job: *number, needed, attempts, interruptions };
+            self.pending.insert(self.numbers, pending);
+            self.io.submit(Read { tag: self.numbers, part, offset, target });
+        }
+    }
+
+    /// A read is over: well, partly, or not at all.
+    fn done(&mut self, Done { read, result }: Done) -> Result<()> {
+        let lost = || Error::internal("store", "a read that nobody asked for");
+        let pending = self.pending.remove(&read.tag).ok_or_else(lost)?;
+        let Read { part, offset, mut target, .. } = read;
+        let Pending { job: number, needed, mut attempts, mut interruptions } = pending;
+        let index = self.jobs.iter().position(|job| job.0 == number).ok_or_else(lost)?;
+        let (_, job) = self.jobs.get_mut(index).ok_or_else(lost)?;
+        job.pending -= 1;
+        if let Ok(bytes) = &result {
+            self.shared.state.lock().counters.device_bytes += *bytes as u64;
+        }
+        let retry = match result {
+            Ok(bytes) if bytes >= needed => None,
+            Ok(0) => Some((0, Some(io::Error::from(io::ErrorKind::UnexpectedEof)))),
+            // Goes on where the last whole page ended: direct reads want that.
+            Ok(bytes) => Some((bytes / ALIGN as usize * ALIGN as usize, None)),
+            Err(error) => Some((0, Some(error))),
+        };
+        if let (Some((kept, error)), None) = (retry, &job.error) {
+            let target = if kept > 0 { target.split_off(kept) } else { target };
+            let is_interruption = error.as_ref().is_some_and(is_interruption);
+            // A short read is no error, even if it ends within a page.
+            if is_interruption || error.is_none() {
+                interruptions += 1;
+            } else {
+                attempts += 1;
+            }
+            let at = offset + kept as u64;
+            if attempts >= ATTEMPTS_MAX || interruptions >= INTERRUPTIONS_MAX {
+                let error = error.unwrap_or_else(|| io::ErrorKind::UnexpectedEof.into());
+                job.error = Some(self.shared.watch.explain(part, at, &error));
+                job.blocks.clear();
+            } else {
+                let (offset, needed) = (at, needed - kept);
+                let block = Block { part, offset, needed, target, attempts, interruptions };
+                job.blocks.push_front(block);
+            }
+        } else {
+            drop(target);
+        }
+        if job.pending == 0 && job.blocks.is_empty() {
+            let (_, job) = self.jobs.swap_remove(index);
+            self.jobs.sort_by_key(|job| job.0);
+            self.finish(job)?;
+        }
+        Ok(())
+    }
+
+    /// A job is over: its bytes are there, or its error is.
+    fn finish(&mut self, job: Job) -> Result<()> {
+        let Job { what, lent, error, bytes, .. } = job;
+        let lent = lent.take_back().map_err(|_| Error::internal("store", "a target is left"))?;
+        // Bytes of a file that changed meanwhile are of neither version.
+        let outcome = error.map_or_else(|| self.shared.watch.check(), Err);
+        let mut state = self.shared.state.lock();
+        let counters = &mut state.counters;
+        if outcome.is_ok() {
+            match what {
+                What::Group(_) => counters.group_bytes += bytes,
+                What::Expert(..) => counters.expert_bytes += bytes,
+                What::Rows => counters.gathered_bytes += bytes,
+            }
+        }
+        match (what, outcome) {
+            (What::Rows, outcome) => state.rows = Rows::Done(outcome, Some(lent)),
+            (What::Expert(group, step, expert), Ok(())) => {
+                state.cache.came((group, step, expert), lent);
+            }
+            (What::Expert(group, step, expert), Err(error)) => {
+                state.cache.failed((group, step, expert), error, Some(lent));
+            }
+            (What::Group(group), Ok(())) => {
+                if let Some(cell) = state.cells.get_mut(group) {
+                    cell.content = Content::Ready(Arc::new(lent));
+                }
+            }
+            (What::Group(group), Err(error)) => {
+                fail(&mut state, group, error);
+                if !self.shared.residence.pinned.get(group).copied().unwrap_or(true) {
+                    state.free.push(lent);
+                }
+            }
+        }
+        self.shared.news.notify_all();
+        Ok(())
+    }
+}
+
+fn is_cold(state: &State, group: usize) -> bool {
+    state.cells.get(group).is_some_and(|cell| matches!(cell.content, Content::Cold))
+}
+
+fn fail(state: &mut State, group: usize, error: Error) {
+    if let Some(cell) = state.cells.get_mut(group) {
+        cell.content = Content::Failed(error);
+    }
+}
+
+fn is_interruption(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::Interrupted | io::ErrorKind::WouldBlock)
+}
