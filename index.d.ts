@@ -7,6 +7,8 @@
 export type Path = string | URL;
 /** Token ids. */
 export type Tokens = Uint32Array | readonly number[];
+/** An integer, or text such as `'512MiB'`, `'2GiB'`, `'1.5 GB'` (KiB = 1024, KB = 1000). */
+export type Bytes = number | string;
 /** Kinds of devices; this version computes on the CPU. */
 export type DeviceKind = 'cpu' | 'cuda' | 'vulkan' | 'metal' | 'dx12';
 /** A device: `'cuda'` is the best of its kind, `'cuda:1'` that one. */
@@ -73,6 +75,17 @@ export interface Features {
 export interface LoadOptions extends Task {
   /** `'auto'`: the best that works. A named one: it, or `ERR_DEVICE`. Default `'auto'`. */
   device?: 'auto' | DeviceId | readonly DeviceId[] | undefined;
+  /**
+   * Hard limits. `ram`: all that the model takes; default `'auto'`: what this process or container
+   * has, less a reserve. `kv`: of that, for the KV cache; default `'auto'`: one full session, at
+   * most a quarter. A model that does not fit is streamed from disk; below the smallest budget that
+   * works it is refused with `ERR_INSUFFICIENT_MEMORY`, which names that budget.
+   */
+  memory?: { ram?: Bytes | 'auto' | undefined; kv?: Bytes | 'auto' | undefined } | undefined;
+  /** Groups that are read ahead while a model is streamed, 0..64. Default `'auto'`. */
+  prefetch?: number | 'auto' | undefined;
+  /** How weights are read. Default `'auto'`: mapped if all fits, else direct. */
+  io?: 'auto' | 'mmap' | 'direct' | 'buffered' | undefined;
   /** Tokens that a session may hold. Default `'auto'`: as trained, or what fits. */
   contextLength?: number | 'auto' | undefined;
   /** How the KV cache is stored. Default `'f16'`. */

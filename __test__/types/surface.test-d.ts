@@ -59,6 +59,9 @@ void loadModel('m.gguf', { kvType: 'q1' });
 expectTypeOf<{ device: 'cuda:1' }>().toExtend<LoadOptions>();
 expectTypeOf<{ device: ('cpu' | 'cuda')[] }>().toExtend<LoadOptions>();
 expectTypeOf<{ device: 'gpu' }>().not.toExtend<LoadOptions>();
+expectTypeOf<{ memory: { ram: '2GiB'; kv: 1000 }; prefetch: 'auto' }>().toExtend<LoadOptions>();
+expectTypeOf<{ memory: { ram: 'auto' }; io: 'direct' }>().toExtend<LoadOptions>();
+expectTypeOf<{ io: 'fast' }>().not.toExtend<LoadOptions>();
 expectTypeOf<{ kvType: { k: 'f16'; v: 'bf16' } }>().toExtend<LoadOptions>();
 expectTypeOf<LoadOptions['onProgress']>()
   .extract<Function>()

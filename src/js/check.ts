@@ -44,6 +44,32 @@ export function integer(least: number, most = Number.MAX_SAFE_INTEGER): Check<nu
   };
 }
 
+const UNITS: Record<string, number> = {
+  '': 1,
+  b: 1,
+  kb: 1e3,
+  mb: 1e6,
+  gb: 1e9,
+  tb: 1e12,
+  kib: 2 ** 10,
+  mib: 2 ** 20,
+  gib: 2 ** 30,
+  tib: 2 ** 40,
+};
+
+/** Bytes above 0: an integer, or text such as '512MiB' or '1.5 GB'. */
+export const bytes: Check<number> = (value, name) => {
+  const [, digits, unit = ''] =
+    typeof value === 'string' ? (/^(\d+(?:\.\d+)?) ?([a-z]*)$/i.exec(value.trim()) ?? []) : [];
+  const factor = UNITS[unit.toLowerCase()];
+  const parsed =
+    digits === undefined || factor === undefined ? value : Math.floor(Number(digits) * factor);
+  if (!Number.isSafeInteger(parsed) || (parsed as number) <= 0) {
+    throw invalidArg(name, "bytes: an integer > 0 or text such as '512MiB'", value);
+  }
+  return parsed as number;
+};
+
 /** A number of things: larger ones than the addon can count mean as many as there are. */
 export function count(least: number): Check<number> {
   const check = integer(least);

@@ -123,6 +123,10 @@ function nativeOptions(read: options.LoadRead): NativeLoadOptions {
     chatTemplate: read.chatTemplate ?? null,
     maxConcurrent: orNull(read.maxConcurrent),
     maxQueued: read.maxQueued,
+    ram: orNull(read.memory.ram),
+    kv: orNull(read.memory.kv),
+    prefetch: orNull(read.prefetch),
+    io: read.io,
   };
 }
 

@@ -41,6 +41,10 @@ export interface NativeLoadOptions {
   chatTemplate: string | null;
   maxConcurrent: number | null;
   maxQueued: number;
+  ram: number | null;
+  kv: number | null;
+  prefetch: number | null;
+  io: string;
 }
 
 export interface NativeLoad {

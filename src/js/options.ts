@@ -45,6 +45,9 @@ const task = {
 export const load = {
   ...task,
   device: rule(devices, 'auto'),
+  memory: rule(memory, { ram: 'auto', kv: 'auto' }),
+  prefetch: rule(is.wordOr('auto', is.integer(0, 64)), 'auto'),
+  io: rule(is.oneOf('auto', 'mmap', 'direct', 'buffered'), 'auto'),
   contextLength: rule(is.wordOr('auto', is.count(1)), 'auto'),
   kvType: rule(kvTypes, { k: 'f16', v: 'f16' }),
   threads: rule(is.wordOr('auto', is.integer(1, 256)), 'auto'),
@@ -138,6 +141,16 @@ function devices(value: unknown, name: string): 'auto' | string[] {
     if (typeof id !== 'string' || !DEVICE.test(id)) throw invalidArg(name, expected, id);
   }
   return ids as string[];
+}
+
+function memory(value: unknown, name: string): { ram: 'auto' | number; kv: 'auto' | number } {
+  const given = is.optionsObject(value, name);
+  is.onlyKnown(given, ['ram', 'kv'], `${name}.`);
+  const part = is.wordOr('auto', is.bytes);
+  return {
+    ram: part(given['ram'] ?? 'auto', `${name}.ram`),
+    kv: part(given['kv'] ?? 'auto', `${name}.kv`),
+  };
 }
 
 function kvTypes(value: unknown, name: string): { k: api.KvType; v: api.KvType } {

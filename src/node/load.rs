@@ -75,6 +75,14 @@ pub struct NativeLoadOptions {
     pub max_concurrent: Option<u32>,
     /// Generations that may wait.
     pub max_queued: u32,
+    /// Bytes that the model may take.
+    pub ram: Option<f64>,
+    /// Of those, for the KV cache.
+    pub kv: Option<f64>,
+    /// Groups read ahead.
+    pub prefetch: Option<u32>,
+    /// `auto`, `mmap`, `direct` or `buffered`.
+    pub io: String,
 }
 
 /// A model that is being loaded.
@@ -239,6 +247,12 @@ fn load_model(
 fn convert(from: NativeLoadOptions) -> Result<LoadOptions> {
     let count = |number: Option<u32>| number.map(|number| number as usize);
     let kv = (open::kv_type(&from.kv_type_k)?, open::kv_type(&from.kv_type_v)?);
+    #[allow(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "JavaScript has checked that it is a whole number of bytes"
+    )]
+    let bytes = |number: Option<f64>| number.map(|number| number as u64);
     Ok(LoadOptions {
         devices: from.device.unwrap_or_default(),
         n_ctx: count(from.context_length),
@@ -247,6 +261,10 @@ fn convert(from: NativeLoadOptions) -> Result<LoadOptions> {
         tier: from.cpu.filter(|tier| tier != "auto"),
         max_concurrent: count(from.max_concurrent),
         max_queued: Some(from.max_queued as usize),
+        ram_bytes: bytes(from.ram),
+        kv_bytes: bytes(from.kv),
+        prefetch: count(from.prefetch),
+        io: open::io(&from.io)?,
         ..LoadOptions::default()
     })
 }

@@ -1,6 +1,9 @@
 //! A loaded model as the public surface shows it: what it is, what it does and holds. It keeps no
 //! file open.
 
+use std::sync::Weak;
+
+use parking_lot::Mutex;
 use serde_json::{Map, Value, json};
 
 use crate::backend::cpu::pool;
@@ -9,6 +12,7 @@ use crate::engine::command::EngineStats;
 use crate::gguf::Meta;
 use crate::load::Loaded;
 use crate::load::budget::Memory;
+use crate::store::{Place, Progress, Store, StoreStats};
 use crate::tools::chat::Chat;
 use crate::tools::facts;
 
@@ -17,7 +21,10 @@ pub struct Facts {
     meta: Meta,
     /// `ModelInfo` but for what the chat adds.
     info: Map<String, Value>,
-    groups: Value,
+    /// Gone when the model is closed.
+    store: Weak<Store>,
+    /// What was seen of it last.
+    last: Mutex<StoreStats>,
     tier: String,
     threads: usize,
     memory: Memory,
@@ -28,11 +35,11 @@ impl Facts {
     #[must_use]
     pub fn new(loaded: Loaded, threads: Option<usize>) -> (Self, Handle) {
         let info = info(&loaded);
-        let groups = groups(&loaded);
         let facts = Facts {
             meta: loaded.file.meta().clone(),
             info,
-            groups,
+            last: Mutex::new(loaded.store.upgrade().map(|store| store.stats()).unwrap_or_default()),
+            store: loaded.store,
             tier: loaded.tier,
             threads: threads.unwrap_or_else(pool::default_threads),
             memory: loaded.memory,
@@ -65,22 +72,27 @@ impl Facts {
     /// `Stats` as JSON, but for the peak, which Node knows; the limit is null if nobody says.
     #[must_use]
     pub fn stats(&self, engine: &EngineStats) -> String {
-        let Memory { limit, weights, .. } = self.memory;
         let (kv, activations) = (engine.kv_bytes as u64, engine.scratch_bytes as u64);
+        let ram = Memory { kv, activations, scratch: 0, ..self.memory };
+        let mut store = self.last.lock();
+        if let Some(now) = self.store.upgrade() {
+            *store = now.stats();
+        }
         json!({
             "devices": [{ "id": "cpu", "reason": null }],
             "cpu": self.tier, "threads": self.threads,
             "ram": {
-                "limit": limit, "weights": weights, "ring": 0, "kv": kv,
-                "activations": activations, "scratch": 0, "staging": 0,
-                "total": weights.saturating_add(kv).saturating_add(activations),
+                "limit": ram.limit, "weights": ram.weights, "ring": ram.ring, "kv": ram.kv,
+                "activations": ram.activations, "scratch": ram.scratch, "staging": ram.staging,
+                "total": ram.total(),
             },
             "vram": {}, "peakRam": 0,
             "io": {
-                "backend": "mmap", "reason": null, "bytesRead": 0, "bytesPerSecond": 0,
-                "inFlight": 0, "stallMs": 0,
+                "backend": store.backend, "reason": store.reason, "bytesRead": store.bytes_read,
+                "bytesPerSecond": store.bytes_per_second, "inFlight": store.in_flight,
+                "stallMs": store.stall_ms,
             },
-            "groups": self.groups,
+            "groups": groups(&store),
             "running": engine.running, "queued": engine.queued, "sessions": engine.sessions,
             "kvTokens": {
                 "used": engine.kv_used, "shared": engine.kv_shared, "total": engine.kv_total,
@@ -106,15 +118,22 @@ fn info(loaded: &Loaded) -> Map<String, Value> {
     if let Value::Object(info) = info { info } else { Map::new() }
 }
 
-/// All are mapped: they stay.
-fn groups(loaded: &Loaded) -> Value {
-    let plan = &loaded.plan;
-    let groups = plan.groups.iter().map(|group| {
-        let weights = group.weights();
-        let bytes: u64 = weights.into_iter().map(|id| plan.weight(id).extent.bytes).sum();
+fn groups(store: &StoreStats) -> Value {
+    let groups = store.groups.iter().map(|group| {
+        let place = match group.place {
+            Place::Pinned => "pinned",
+            Place::Streamed => "streamed",
+            Place::Cached => "cached",
+        };
+        let state = match group.state {
+            Progress::Cold => "cold",
+            Progress::Loading => "loading",
+            Progress::Ready => "ready",
+            Progress::Pinned => "pinned",
+        };
         json!({
-            "name": group.kind.label(), "bytes": bytes, "device": "cpu", "place": "pinned",
-            "state": "pinned", "hits": 0, "misses": 0, "late": 0,
+            "name": group.name, "bytes": group.bytes, "device": "cpu", "place": place,
+            "state": state, "hits": group.hits, "misses": group.misses, "late": group.late,
         })
     });
     groups.collect()

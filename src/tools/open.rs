@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use crate::backend::KvType;
 use crate::error::{Code, Error, Result};
 use crate::gguf::File;
+use crate::place::Io;
 use crate::tokenizer::Tokenizer;
 use crate::tools::chat::Chat;
 use crate::tools::facts;
@@ -41,6 +42,21 @@ pub fn kv_type(name: &str) -> Result<KvType> {
     let types = [("f32", KvType::F32), ("f16", KvType::F16), ("bf16", KvType::BF16)];
     let found = types.into_iter().find(|(known, _)| *known == name).map(|(_, kind)| kind);
     found.ok_or_else(|| Error::internal("kvType", format!("'{name}' was not refused")))
+}
+
+/// The way to read weights behind a checked name.
+///
+/// # Errors
+/// `ERR_INTERNAL` for another name.
+pub fn io(name: &str) -> Result<Io> {
+    let ways = [
+        ("auto", Io::Auto),
+        ("mmap", Io::Mapped),
+        ("direct", Io::Direct),
+        ("buffered", Io::Buffered),
+    ];
+    let found = ways.into_iter().find(|(known, _)| *known == name).map(|(_, way)| way);
+    found.ok_or_else(|| Error::internal("io", format!("'{name}' was not refused")))
 }
 
 fn go_on(cancel: &AtomicBool) -> Result<()> {
