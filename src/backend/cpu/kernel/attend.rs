@@ -339,11 +339,15 @@ fn soften<S: Simd>(s: S, p: &mut [f32; PAGE_TOKENS], valid: usize, state: &mut S
     c[0]
 }
 
+/// Values of a page; weights, keys in sight and rescaling of each query.
+type Weighing<'a, const Q: usize> =
+    (&'a [f32], &'a [[f32; PAGE_TOKENS]; Q], &'a [usize; Q], &'a [f32; Q]);
+
 /// D vectors of the outputs at `at`: o = o c, then o = fma(p[j], v[j], o) for the keys in order.
 #[inline(always)]
 fn weigh<S: Simd, const Q: usize, const D: usize>(
     s: S,
-    (v, p, valid, c): (&[f32], &[[f32; PAGE_TOKENS]; Q], &[usize; Q], &[f32; Q]),
+    (v, p, valid, c): Weighing<'_, Q>,
     o: &mut [f32],
     (stride, at): (usize, usize),
 ) {
