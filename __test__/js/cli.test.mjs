@@ -43,6 +43,16 @@ function started(args) {
   return { child, seen };
 }
 
+test('run --memory streams the model and prints the same text', () => {
+  const flags = ['--memory', '3700KiB', '--io', 'direct', '--context-length', '128'];
+  const { status, stdout } = chord(['run', MODEL, 'Once upon a time', ...GREEDY, ...flags]);
+  assert.equal(status, 0);
+  assert.equal(stdout.trimEnd(), expected.trimEnd());
+  const refused = chord(['run', MODEL, 'Once', '--memory', '1KiB']);
+  assert.equal(refused.status, 1);
+  assert.match(refused.stderr, /ram: needs \d+ KiB, budget is 1024 bytes/);
+});
+
 test('help and version are no failures', () => {
   for (const flag of ['--help', '--version']) assert.equal(chord([flag]).status, 0);
   for (const name of ['run', 'chat', 'inspect', 'diff', 'devices']) {

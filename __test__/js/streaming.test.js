@@ -3,7 +3,7 @@
 
 const assert = require('node:assert/strict');
 const { test } = require('node:test');
-const { chord, MODEL, GREEDY, withModel, rejects } = require('./common.js');
+const { chord, MODEL, GREEDY, withModel, rejects, script } = require('./common.js');
 
 const PROMPT = 'Once upon a time';
 const ANSWER = { ...GREEDY, maxTokens: 24 };
@@ -69,4 +69,15 @@ test('a budget below the smallest is refused by a byte, and the smallest is not'
   );
   assert.equal(error.details.required, ram);
   await rejects('ERR_INSUFFICIENT_MEMORY', chord.loadModel(MODEL, { memory: { ram }, io: 'mmap' }));
+});
+
+test('NODE_CHORD_RAM stands for memory.ram, which wins over it', async () => {
+  const body = `
+    const tell = (error) => console.log(error.code, error.details.available ?? error.details.name);
+    chord.loadModel(MODEL).catch(tell).then(() =>
+      chord.loadModel(MODEL, { memory: { ram: '32KiB' } }).catch(tell));`;
+  const run = (NODE_CHORD_RAM) => script(body, { env: { NODE_CHORD_RAM } });
+  const code = 'ERR_INSUFFICIENT_MEMORY';
+  assert.equal((await run('64KiB')).stdout, `${code} 65536\n${code} 32768\n`);
+  assert.equal((await run('much')).stdout, `ERR_INVALID_ARG NODE_CHORD_RAM\n${code} 32768\n`);
 });

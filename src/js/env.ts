@@ -4,6 +4,7 @@
  * NODE_CHORD_DEVICE   device; 'auto'
  * NODE_CHORD_THREADS  threads; 'auto'
  * NODE_CHORD_CPU      kernel tier; 'auto'
+ * NODE_CHORD_RAM      memory.ram; 'auto'
  * NODE_CHORD_LOG      off, error, warn, info, debug, trace: log to stderr; off
  * NODE_CHORD_ADDON    the .node file to load; the package of this platform
  */
@@ -22,6 +23,11 @@ export function loadDefaults(): Record<string, unknown> {
   }
   if (NODE_CHORD_CPU) defaults['cpu'] = NODE_CHORD_CPU;
   return defaults;
+}
+
+/** Default for `memory.ram`. */
+export function ramDefault(): string | undefined {
+  return process.env['NODE_CHORD_RAM'] || undefined;
 }
 
 export function logLevel(): string {

@@ -4,7 +4,7 @@ import * as os from 'node:os';
 import type * as api from '../../index.js';
 import * as is from './check.js';
 import { aborted, awaiting, calling, invalidArg } from './errors.js';
-import { loadDefaults } from './env.js';
+import { loadDefaults, ramDefault } from './env.js';
 import { traceLoad } from './log.js';
 import { readMetadataInTurns } from './metadata.js';
 import { makeModel, type Model } from './model.js';
@@ -107,6 +107,10 @@ function withEnvironment(given: unknown): options.LoadRead {
     const variable = `NODE_CHORD_${name.toUpperCase()}`;
     const rule = options.load[name as 'device' | 'threads' | 'cpu'];
     Object.assign(own, { [name]: rule.check(value, variable) });
+  }
+  const ram = ramDefault();
+  if (ram !== undefined && is.optionsObject(chosen['memory'])['ram'] === undefined) {
+    own.memory = { ...own.memory, ram: is.wordOr('auto', is.bytes)(ram, 'NODE_CHORD_RAM') };
   }
   return own;
 }

@@ -1,6 +1,7 @@
 //! Weights that are read as they are needed: what the engine's thread does. It takes what is ready,
 //! waits for what is not, and says what it is done with; the loader does the rest.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -38,6 +39,9 @@ pub struct Held {
 
 /// Experts that are held, by number.
 pub type HeldExperts = Vec<(u32, Arc<Buffer>)>;
+
+/// What is done with the experts of a turn: their place in the list, their units, their bytes.
+pub type Turn<'a> = dyn FnMut(Range<usize>, &ExpertUnits, &HeldExperts) -> Result<()> + 'a;
 
 impl Streamed {
     /// Starts loading.
@@ -246,7 +250,7 @@ impl Streamed {
         held: &Held,
         weights: &[WeightId],
         experts: &[u32],
-        run: &mut dyn FnMut(std::ops::Range<usize>, &ExpertUnits, &HeldExperts) -> Result<()>,
+        run: &mut Turn<'_>,
     ) -> Result<()> {
         let units = self.shared.units.groups.get(held.group);
         let steps = units.map_or(&[][..], |units| &units.experts);

@@ -79,8 +79,9 @@ impl Io for Scripted {
     }
 
     fn submit(&mut self, read: Read) {
-        assert!(read.offset.is_multiple_of(ALIGN) && read.target.start() % ALIGN as usize == 0);
-        assert!(read.target.len() % ALIGN as usize == 0 && read.target.len() > 0);
+        let page = ALIGN as usize;
+        assert!(read.offset.is_multiple_of(ALIGN) && read.target.start().is_multiple_of(page));
+        assert!(read.target.size().is_multiple_of(page) && read.target.size() > 0);
         let slow = if self.random.chance(5) { 1000 } else { 10 };
         let due = self.now + self.random.below(slow) as u64;
         self.queue.push((due, read));

@@ -12,6 +12,9 @@ export type Flags = Record<string, unknown> & { json?: boolean };
 
 export const loadFlags: readonly Flag[] = [
   ['--device <id>', "where to compute: auto, cpu, or several: 'cuda:0,cuda:1'", list],
+  ['--memory <bytes>', "all that the model may take, such as 2GiB, or 'ram,kv'", memory],
+  ['--prefetch <groups>', 'groups read ahead while it is streamed, or auto', autoOr(number)],
+  ['--io <way>', 'how weights are read: auto, mmap, direct, buffered'],
   ['--context-length <tokens>', 'tokens that a session may hold, or auto', autoOr(number)],
   ['--kv-type <type>', "how the KV cache is stored: f16, f32, bf16, or 'k,v'", kvType],
   ['--threads <count>', 'threads that compute, or auto', autoOr(number)],
@@ -109,6 +112,12 @@ function numbers(text: string): number[] {
 
 function autoOr(read: (text: string) => number): Read {
   return (text) => (text === 'auto' ? text : read(text));
+}
+
+function memory(text: string): unknown {
+  const [ram, kv, more] = text.split(',');
+  if (more !== undefined) throw new InvalidArgumentError("Not bytes, and not 'ram,kv'.");
+  return kv === undefined ? { ram } : { ram, kv };
 }
 
 function list(text: string): string | string[] {

@@ -140,7 +140,7 @@ impl Lent {
 
 impl Target {
     /// Bytes that it may write.
-    pub fn len(&self) -> usize {
+    pub fn size(&self) -> usize {
         self.bytes
     }
 
@@ -182,7 +182,7 @@ mod tests {
         let buffer = Buffer::new(10_000).expect("memory");
         let (lent, mut first) = buffer.lend();
         let mut second = first.split_off(4096);
-        assert_eq!((first.len(), second.len(), second.start()), (4096, 5904, 4096));
+        assert_eq!((first.size(), second.size(), second.start()), (4096, 5904, 4096));
         first.bytes_mut().fill(1);
         second.bytes_mut().fill(2);
         drop(first);
