@@ -42,6 +42,7 @@ export function printFigures({ model, loadMs }: Opened, result: GenerateResult):
     `peak memory ${bytes(peakRam)}`,
     `${devices.map(({ id }) => id).join(', ')} (${cpu}, ${threads} threads)`,
   ];
+  if (timings.bytesRead > 0) figures.push(`${bytes(timings.bytesRead)} read`);
   printNote(figures.join(' | '));
 }
 
