@@ -381,3 +381,68 @@ fn a_file_that_changes_while_it_is_streamed_is_an_error_and_the_process_lives() 
         }
     }
 }
+
+/// A store whose disk does not answer, and the disk.
+fn stuck(model: &Model) -> (Store, Arc<Control>) {
+    let least = placed(model, u64::MAX, place::Io::Direct).unwrap().minimum;
+    let residence = placed(model, least * 2, place::Io::Direct).unwrap().streamed.unwrap();
+    let control = Arc::new(Control::default());
+    control.is_stuck.store(true, Ordering::SeqCst);
+    (model.stream(residence, 1, &control), control)
+}
+
+#[test]
+fn who_waits_for_a_disk_that_hangs_can_give_up_and_come_back() {
+    let model = Model::open(&root("models/chord-5m-Q4_K_M.gguf"));
+    let (store, control) = stuck(&model);
+    let group = GroupId(model.plan.groups.len() as u32 - 1);
+    let mut asked = 0;
+    let mut gives_up = || {
+        asked += 1;
+        asked == 3
+    };
+    assert!(store.acquire_unless(group, &mut gives_up).unwrap().is_none());
+    control.is_stuck.store(false, Ordering::SeqCst);
+    let mapped = Store::open(&model.file, &model.plan).unwrap();
+    let expected = logits(&model, &mapped, cpu(&model).as_mut()).unwrap();
+    assert_eq!(logits(&model, &store, cpu(&model).as_mut()).unwrap(), expected);
+}
+
+#[test]
+fn closing_while_the_disk_hangs_does_not_wait_for_it() {
+    let model = Model::open(&root("models/chord-5m-Q4_K_M.gguf"));
+    let (store, control) = stuck(&model);
+    let began = std::time::Instant::now();
+    drop(store);
+    assert!(began.elapsed() < std::time::Duration::from_secs(10));
+    assert!(!control.is_dropped.load(Ordering::SeqCst));
+    // What was on its way ends by itself when the disk is back.
+    control.is_stuck.store(false, Ordering::SeqCst);
+    while !control.is_dropped.load(Ordering::SeqCst) {
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn two_models_stream_at_once_and_neither_changes() {
+    let models = ["llama", "mixtral"].map(|name| {
+        let model = Model::open(&unpacked(&format!("logits/toys/{name}.gguf")));
+        let mapped = Store::open(&model.file, &model.plan).unwrap();
+        let expected = logits(&model, &mapped, cpu(&model).as_mut()).unwrap();
+        (model, expected)
+    });
+    std::thread::scope(|scope| {
+        for (model, expected) in &models {
+            scope.spawn(move || {
+                let least = placed(model, u64::MAX, place::Io::Direct).unwrap().minimum;
+                let residence = placed(model, least, place::Io::Direct).unwrap().streamed.unwrap();
+                for round in 0..10 {
+                    let opener = opener(model.file.parts(), round % 2 == 0);
+                    let residence = residence.clone();
+                    let store = Store::stream(&model.file, &model.plan, residence, opener).unwrap();
+                    assert!(logits(model, &store, cpu(model).as_mut()).unwrap() == *expected);
+                }
+            });
+        }
+    });
+}

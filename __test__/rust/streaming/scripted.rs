@@ -39,6 +39,8 @@ pub struct Control {
     pub completed: AtomicU64,
     pub deepest: AtomicUsize,
     pub is_dropped: AtomicBool,
+    /// Reads do not come back as long as this is so.
+    pub is_stuck: AtomicBool,
 }
 
 struct Scripted {
@@ -92,6 +94,9 @@ impl Io for Scripted {
 
     fn wait(&mut self) -> Option<Done> {
         let first = (0..self.queue.len()).min_by_key(|index| self.queue[*index].0)?;
+        while self.control.is_stuck.load(Ordering::SeqCst) {
+            std::thread::yield_now();
+        }
         let (due, mut read) = self.queue.swap_remove(first);
         self.now = self.now.max(due);
         self.control.completed.fetch_add(1, Ordering::SeqCst);
