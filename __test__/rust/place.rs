@@ -141,3 +141,29 @@ fn real_models_have_units_that_make_up_the_model() {
         }
     }
 }
+
+#[test]
+fn a_context_gives_way_to_weights_down_to_4096_tokens_and_not_further() {
+    let plan = Plan { n_ctx_train: 131_072, ..plan(&[1 << 20; 16]) };
+    let units = Units::of(&plan);
+    let at = |limit: u64| {
+        let request = Request { n_ctx: None, ..request(limit, Io::Auto, None) };
+        place(&plan, &units, &request).unwrap()
+    };
+    // Everything fits, the whole context (4 MB) too.
+    let whole = at(1 << 30);
+    assert_eq!((whole.streamed.is_none(), whole.n_ctx), (true, 131_072));
+    // Weights 16 MiB, 1 MB for activations and such: the rest goes to the context.
+    let most = at(18_500_000);
+    assert!(most.streamed.is_none() && most.n_ctx > 4096 && most.n_ctx < 131_072);
+    assert!(most.budget.total() <= 18_500_000);
+    let none = at(16_800_000);
+    assert!(none.streamed.is_some() && none.n_ctx > 4096);
+    let mut before = u64::MAX;
+    for limit in (at(1 << 30).minimum..20_000_000).step_by(50_000) {
+        let placement = at(limit);
+        check(&plan, &units, limit, &placement);
+        assert!(placement.bytes_per_pass <= before, "{limit}");
+        before = placement.bytes_per_pass;
+    }
+}

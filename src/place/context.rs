@@ -6,6 +6,9 @@ use crate::plan::Plan;
 
 /// Tokens that a context may hold at most: far beyond any model, and exact as an f32.
 const N_CTX_MAX: usize = 1 << 24;
+/// Tokens that most uses get by with: a context that nobody asked for is made no shorter than this
+/// to keep all weights in memory.
+const N_CTX_ROOMY: usize = 4096;
 /// A context that nobody asked for is not made shorter than this for the weights' sake.
 const N_CTX_LEAST: usize = 256;
 
@@ -62,6 +65,12 @@ impl Context {
     /// Bytes that it should have of a budget: a full session, at most a quarter.
     pub fn wanted(&self, limit: u64) -> u64 {
         self.most.unwrap_or_else(|| self.bytes(self.full).min(limit / 4).max(self.least))
+    }
+
+    /// Bytes that it should have at least where more of them would push weights out of memory.
+    pub fn roomy(&self, limit: u64) -> u64 {
+        let some = self.bytes(self.full.min(N_CTX_ROOMY));
+        self.wanted(limit).min(some.max(self.least))
     }
 }
 

@@ -119,10 +119,7 @@ pub fn place(plan: &Plan, units: &Units, request: &Request) -> Result<Placement>
     let context = context::Context::of(plan, request)?;
     let limit = request.limit.unwrap_or(u64::MAX);
     let row = row_bytes(plan, request);
-    let selected = request.selected_bytes.max(plan.n_vocab as u64 * 4);
-    let extra = (request.max_concurrent as u64)
-        .saturating_mul(row.saturating_add(selected))
-        .saturating_add((request.logits_rows as u64).saturating_mul(selected));
+    let extra = extra_bytes(plan, request, row);
     let fixed = request.scratch_bytes.saturating_add(extra);
     let rows_max = request.rows.unwrap_or(ROWS_MAX).max(1);
     let rows_min = request.rows.unwrap_or(ROWS_MIN).clamp(1, rows_max);
@@ -131,21 +128,29 @@ pub fn place(plan: &Plan, units: &Units, request: &Request) -> Result<Placement>
     let streams = request.io != Io::Mapped;
     let fill = ring::Fill::of(units, request.prefetch);
     let staging = if streams { staging_bytes(units, rows_min + request.max_concurrent) } else { 0 };
-    let weights = match request.io {
-        Io::Mapped => all,
-        Io::Auto => (fill.least() + staging).min(all),
-        Io::Direct | Io::Buffered => fill.least() + staging,
+    let streamed = fill.least() + staging;
+    // A context may be shortened somewhat for the sake of weights that stay, not crippled.
+    let left = limit.checked_sub(all.saturating_add(least - context.least));
+    let is_roomy = left.is_some_and(|left| left >= context.roomy(limit));
+    let (weights, maps) = match request.io {
+        Io::Mapped => (all, true),
+        Io::Auto => (streamed.min(all), all <= streamed || is_roomy),
+        Io::Direct | Io::Buffered => (streamed, false),
     };
     let minimum = weights.saturating_add(least);
-    let Some(spare) = limit.checked_sub(minimum) else {
+    let base = if maps { all.saturating_add(least) } else { minimum };
+    let Some(spare) = limit.checked_sub(minimum).and(limit.checked_sub(base)) else {
         return Err(short("ram", minimum, limit));
     };
-    let kv_room = context.least + spare.min(context.wanted(limit) - context.least);
-    let spare = spare - (kv_room - context.least);
-    let more = (limit / ACTIVATION_SHARE).saturating_sub(rows_min as u64 * row).min(spare);
-    let rows = rows_min + usize::try_from(more / row.max(1)).unwrap_or(usize::MAX);
-    let rows = rows.min(rows_max);
-    let row_room = ((rows_max - rows_min) as u64 * row).min(more);
+    // What is left goes to a context of some length, to rows, to the rest of the context.
+    let some = spare.min(context.roomy(limit) - context.least);
+    let row_room = (limit / ACTIVATION_SHARE).saturating_sub(rows_min as u64 * row);
+    let row_room = row_room.min((rows_max - rows_min) as u64 * row).min(spare - some);
+    let rows = rows_min + usize::try_from(row_room / row.max(1)).unwrap_or(usize::MAX);
+    let spare = spare - some - row_room;
+    let more = spare.min(context.wanted(limit) - context.roomy(limit));
+    let spare = spare - more;
+    let kv_room = context.least + some + more;
     let n_ctx = context.tokens(kv_room);
     let mut budget = Budget {
         limit: request.limit,
@@ -155,11 +160,10 @@ pub fn place(plan: &Plan, units: &Units, request: &Request) -> Result<Placement>
         scratch: request.scratch_bytes,
         ..Budget::default()
     };
-    let held = (minimum - least).saturating_add(spare - row_room);
-    let fits = matches!(request.io, Io::Auto | Io::Mapped) && all <= held;
-    if fits {
+    if maps {
         return Ok(Placement { streamed: None, budget, n_ctx, rows, bytes_per_pass: 0, minimum });
     }
+    let held = streamed.saturating_add(spare);
     let staging = staging_bytes(units, rows + request.max_concurrent).min(held - fill.least());
     let filled = fill.fill(held - staging).ok_or_else(|| short("ram", minimum, limit))?;
     budget.weights = filled.weights;
@@ -168,6 +172,14 @@ pub fn place(plan: &Plan, units: &Units, request: &Request) -> Result<Placement>
     let residence = Residence { staging_bytes: staging, ..filled.residence };
     let bytes_per_pass = filled.bytes_per_pass;
     Ok(Placement { streamed: Some(residence), budget, n_ctx, rows, bytes_per_pass, minimum })
+}
+
+/// Activations of one row for each generation beside the prompt's, and of the rows of logits.
+fn extra_bytes(plan: &Plan, request: &Request, row: u64) -> u64 {
+    let selected = request.selected_bytes.max(plan.n_vocab as u64 * 4);
+    let generations = request.max_concurrent as u64;
+    let logits = (request.logits_rows as u64).saturating_mul(selected);
+    generations.saturating_mul(row.saturating_add(selected)).saturating_add(logits)
 }
 
 /// All weights as they lie in the files.
