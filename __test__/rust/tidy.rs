@@ -16,13 +16,12 @@ const PARTS: &[Part] = &[
     Part { name: "quant", uses: &[] },
     Part { name: "template", uses: &[] },
     Part { name: "tokenizer", uses: &["gguf"] },
-    Part { name: "grammar", uses: &["tokenizer"] },
     Part { name: "plan", uses: &["quant"] },
     Part { name: "model", uses: &["gguf", "plan"] },
     Part { name: "place", uses: &["plan"] },
     Part { name: "store", uses: &["gguf", "plan"] },
     Part { name: "backend", uses: &["plan", "quant", "store"] },
-    Part { name: "engine", uses: &["backend", "store", "place", "plan", "tokenizer", "grammar"] },
+    Part { name: "engine", uses: &["backend", "store", "plan", "tokenizer"] },
     Part { name: "load", uses: BELOW_LOAD },
     Part { name: "tools", uses: BELOW_NODE },
     Part { name: "node", uses: &["load", "engine", "tools"] },
@@ -34,7 +33,6 @@ const BELOW_LOAD: &[&str] = &[
     "quant",
     "template",
     "tokenizer",
-    "grammar",
     "plan",
     "model",
     "place",
@@ -50,7 +48,6 @@ const BELOW_NODE: &[&str] = &[
     "quant",
     "template",
     "tokenizer",
-    "grammar",
     "plan",
     "model",
     "place",
@@ -123,6 +120,13 @@ fn keep(claim: &str, broken: Vec<String>) {
 fn parts_import_only_what_the_table_allows() {
     let repository = Repository::open();
     keep("a part may use what PARTS says", rules::imports(&repository.rust("src/"), PARTS));
+}
+
+#[test]
+fn architecture_md_tells_the_same_imports() {
+    let repository = Repository::open();
+    let page = repository.files.iter().find(|file| file.path == "ARCHITECTURE.md").unwrap();
+    keep("ARCHITECTURE.md shows PARTS", rules::told(&page.text, PARTS));
 }
 
 #[test]

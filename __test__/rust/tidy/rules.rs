@@ -83,6 +83,25 @@ fn first_names(path: &str) -> Vec<String> {
     names.into_iter().filter(|name| !name.is_empty()).collect()
 }
 
+/// Parts whose row `| name | holds | imports |` is missing or names other imports; "all of these"
+/// stands for the rows above it.
+pub fn told(page: &str, parts: &[Part]) -> Vec<String> {
+    let mut broken = Vec::new();
+    for part in parts {
+        let start = format!("| `{}` |", part.name);
+        let Some(row) = page.lines().find(|line| line.starts_with(&start)) else {
+            broken.push(format!("no row for {}", part.name));
+            continue;
+        };
+        let cell = row.trim_end_matches(['|', ' ']).rsplit('|').next().unwrap_or("");
+        let told: BTreeSet<&str> = cell.split('`').skip(1).step_by(2).collect();
+        if cell.trim() != "all of these" && told != part.uses.iter().copied().collect() {
+            broken.push(format!("{}: told {told:?}, allowed {:?}", part.name, part.uses));
+        }
+    }
+    broken
+}
+
 /// Relative imports of scripts that are not allowed; packages are no concern of this rule.
 pub fn scripts(
     files: &[&File],

@@ -81,6 +81,15 @@ fn a_script_that_reaches_past_the_surface_is_found() {
 }
 
 #[test]
+fn a_page_that_tells_other_imports_is_found() {
+    let page = "| `plan` | data | `quant` (types) |\n| `quant` | types | nothing |\n";
+    assert_eq!(rules::told(page, PARTS), ["no row for error"]);
+    let page = "| `error` | codes | nothing |\n| `plan` | data | all of these |\n";
+    let other = format!("{page}| `quant` | types | `plan` |\n");
+    assert_eq!(rules::told(&other, PARTS).len(), 1);
+}
+
+#[test]
 fn a_forbidden_word_is_found() {
     let check = |path, text| rules::words(&[&File::sample(path, text)], "unsafe", &["src/io"]);
     assert_eq!(check("src/load.rs", "let a = unsafe { b() };").len(), 1);
