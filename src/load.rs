@@ -13,7 +13,7 @@ use crate::backend::cpu::{self, Cpu};
 use crate::backend::reference::Reference;
 use crate::backend::{Backend, KvType, PAGE_TOKENS};
 use crate::engine::{self, Handle, Setup};
-use crate::error::{Code, Error, Result};
+use crate::error::{Code, Error, Field, Result};
 use crate::gguf;
 use crate::load::budget::Memory;
 use crate::model::{self, Spec};
@@ -78,7 +78,7 @@ pub struct Loaded {
     /// Its tokenizer.
     pub tokenizer: Arc<Tokenizer>,
     /// Its chat template, if the file has one.
-    pub template_source: Option<String>,
+    pub template_source: Result<Option<String>>,
     /// Its hyper-parameters.
     pub spec: Spec,
     /// Its header and metadata.
@@ -123,7 +123,7 @@ pub fn load(
     go_on()?;
     let tokenizer = Arc::new(Tokenizer::from_meta(file.meta())?);
     check_vocabulary(&tokenizer, &plan, file.path())?;
-    let template_source = file.meta().opt_str("tokenizer.chat_template")?.map(str::to_owned);
+    let template_source = template_source(file.meta());
     go_on()?;
     let backend = backend(options, &plan)?;
     let max_concurrent = options.max_concurrent.unwrap_or(MAX_CONCURRENT);
@@ -197,7 +197,7 @@ fn check_devices(options: &LoadOptions) -> Result<()> {
         "cuda" | "vulkan" | "metal" | "dx12" => "this build runs on the CPU only",
         _ => {
             let known = "'auto', 'cpu', 'cuda', 'vulkan', 'metal' or 'dx12'";
-            return Err(invalid("device", known, id));
+            return Err(Error::invalid_arg("device", known, id));
         }
     };
     let text = format!("{id}: {reason}; use device 'auto' or 'cpu'");
@@ -226,13 +226,18 @@ fn check_vocabulary(tokenizer: &Tokenizer, plan: &Plan, path: &str) -> Result<()
     Err(Error::at(Code::TokenizerInvalid, path, "tokenizer.ggml.tokens", what))
 }
 
-fn aborted() -> Error {
-    Error::new(Code::Abort, "loading was aborted")
+/// The chat template of a file. Its errors are for whoever wants to chat, not for loading.
+///
+/// # Errors
+/// `ERR_TEMPLATE` when it is no text.
+pub fn template_source(meta: &gguf::Meta) -> Result<Option<String>> {
+    let found = meta.opt_str("tokenizer.chat_template").map(|source| source.map(str::to_owned));
+    found.map_err(|Error { message: reason, .. }| {
+        let error = Error::new(Code::Template, reason.clone());
+        error.with("line", Field::Null).with("reason", reason)
+    })
 }
 
-fn invalid(name: &str, expected: &str, received: &str) -> Error {
-    Error::new(Code::InvalidArg, format!("{name}: expected {expected}, got {received}"))
-        .with("name", name)
-        .with("expected", expected)
-        .with("received", received)
+fn aborted() -> Error {
+    Error::new(Code::Abort, "loading was aborted")
 }

@@ -23,7 +23,7 @@ fn chord(options: &LoadOptions) -> Result<Loaded> {
 fn chord_tells_a_story_on_both_backends() {
     let tell = |engine| {
         let loaded = chord(&LoadOptions { engine, ..LoadOptions::default() }).expect("loads");
-        assert!(loaded.template_source.is_some());
+        assert!(loaded.template_source.as_ref().is_ok_and(Option::is_some));
         let prompt = loaded.tokenizer.encode("Once upon a time", true, true);
         run(&loaded.handle, request(None, &prompt, 12)).outcome().text
     };

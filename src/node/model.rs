@@ -60,7 +60,8 @@ impl ObjectFinalize for NativeModel {
 impl NativeModel {
     /// Wraps what was loaded.
     pub fn new(path: String, loaded: Loaded, asked: Asked, registered: Registered) -> Self {
-        let template = asked.template.or_else(|| loaded.template_source.clone());
+        let template =
+            asked.template.map_or_else(|| loaded.template_source.clone(), |own| Ok(Some(own)));
         let chat = Chat::new(loaded.tokenizer.clone(), template);
         let (facts, handle) = Facts::new(loaded, asked.threads);
         let info = facts.model(&chat);

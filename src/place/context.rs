@@ -29,7 +29,7 @@ impl Context {
     pub fn of(plan: &Plan, request: &Request) -> Result<Self> {
         let page_tokens = request.page_tokens.max(1);
         let page_bytes = request.page_bytes.max(1);
-        let full = request.n_ctx.unwrap_or(plan.n_ctx_train.max(1));
+        let full = request.n_ctx.unwrap_or(plan.n_ctx_train.clamp(1, N_CTX_MAX));
         if full == 0 || full > N_CTX_MAX {
             return Err(bad_context(full));
         }

@@ -16,7 +16,7 @@ const MARKS: std::ops::RangeInclusive<char> = '\u{fdd0}'..='\u{fdef}';
 /// A tokenizer with the chat template that goes with it.
 pub struct Chat {
     tokenizer: Arc<Tokenizer>,
-    source: Option<String>,
+    source: Result<Option<String>>,
     template: OnceLock<Result<Template>>,
 }
 
@@ -30,9 +30,9 @@ pub struct Rendered {
 }
 
 impl Chat {
-    /// `source`: the template, Jinja. It is compiled at first use.
+    /// `source`: the template, Jinja, or why it cannot be had. It is compiled at first use.
     #[must_use]
-    pub fn new(tokenizer: Arc<Tokenizer>, source: Option<String>) -> Self {
+    pub fn new(tokenizer: Arc<Tokenizer>, source: Result<Option<String>>) -> Self {
         Chat { tokenizer, source, template: OnceLock::new() }
     }
 
@@ -45,14 +45,15 @@ impl Chat {
     /// The template's source.
     #[must_use]
     pub fn source(&self) -> Option<&str> {
-        self.source.as_deref()
+        self.source.as_ref().ok().and_then(Option::as_deref)
     }
 
     /// Compiles the template. Errors: `ERR_TEMPLATE`, also if there is none.
     pub fn template(&self) -> Result<&Template> {
         let compile = || match &self.source {
-            Some(source) => Template::compile(source),
-            None => Err(no_template()),
+            Ok(Some(source)) => Template::compile(source),
+            Ok(None) => Err(no_template()),
+            Err(error) => Err(error.clone()),
         };
         self.template.get_or_init(compile).as_ref().map_err(Clone::clone)
     }
@@ -96,7 +97,7 @@ impl Chat {
         let mut collect = |text: &mut String| used.extend(text.chars().filter(is_mark));
         messages.iter_mut().for_each(|message| strings(message, &mut collect));
         extra.clone().values_mut().for_each(|value| strings(value, &mut collect));
-        used.extend(self.source.iter().flat_map(|source| source.chars().filter(is_mark)));
+        used.extend(self.source().into_iter().flat_map(|source| source.chars().filter(is_mark)));
         // Somebody who uses all 32 loses one of them.
         let mark = MARKS.clone().find(|mark| !used.contains(*mark)).unwrap_or('\u{fdd0}');
         for message in messages {

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use crate::backend::KvType;
 use crate::error::{Code, Error, Result};
 use crate::gguf::File;
+use crate::load::template_source;
 use crate::place::Io;
 use crate::tokenizer::Tokenizer;
 use crate::tools::chat::Chat;
@@ -26,8 +27,7 @@ pub fn chat(path: &Path, cancel: &AtomicBool) -> Result<Chat> {
     let file = File::open(path)?;
     go_on(cancel)?;
     let tokenizer = Tokenizer::from_meta(file.meta())?;
-    let source = file.meta().opt_str("tokenizer.chat_template")?;
-    Ok(Chat::new(Arc::new(tokenizer), source.map(str::to_owned)))
+    Ok(Chat::new(Arc::new(tokenizer), template_source(file.meta())))
 }
 
 /// Reads a file's header. Errors: those of reading it; `ABORT_ERR`.
