@@ -45,7 +45,6 @@ codes! {
     ContextOverflow => "ERR_CONTEXT_OVERFLOW",
     QueueFull => "ERR_QUEUE_FULL",
     SessionBusy => "ERR_SESSION_BUSY",
-    SessionFile => "ERR_SESSION_FILE",
     Closed => "ERR_CLOSED",
     Template => "ERR_TEMPLATE",
     Numeric => "ERR_NUMERIC",

@@ -64,11 +64,6 @@ impl Mapped {
         self.mappings.iter().flatten().try_for_each(Mapping::check)
     }
 
-    /// Bytes of the address space.
-    pub fn bytes(&self) -> u64 {
-        self.mappings.iter().flatten().map(Mapping::bytes).sum()
-    }
-
     /// A weight's bytes.
     pub fn weight(&self, id: WeightId) -> Option<&[u8]> {
         self.extent(self.plan.weights.get(id.0 as usize)?.extent)

@@ -102,15 +102,6 @@ impl Store {
         }
     }
 
-    /// Bytes that are mapped: of the process' address space, not of its memory.
-    #[must_use]
-    pub fn mapped_bytes(&self) -> u64 {
-        match &self.kind {
-            Kind::Mapped(mapped) => mapped.bytes(),
-            Kind::Streamed(_) => 0,
-        }
-    }
-
     /// Bytes of private memory that hold weights now.
     #[must_use]
     pub fn resident_bytes(&self) -> u64 {
