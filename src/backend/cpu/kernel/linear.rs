@@ -8,9 +8,10 @@
 //! ```
 //! T and M are exact integers.
 
-use super::super::simd::{Kernel, LANES, Simd, Tier};
-use super::float::{FloatType, dequantise};
-use super::math::load_padded;
+use super::super::simd::{Kernel, Simd, Tier};
+use super::float::FloatType;
+use super::linear_float::RowsFloat;
+use super::linear_generic::RowsGeneric;
 use super::matmul::{Matmul, Matmul32};
 use super::matvec::{Dot32, Dot256, Matvec32, Matvec256};
 use super::pack::{LANE_ROWS, Packed};
@@ -269,123 +270,4 @@ fn step32<S: Simd, T: Type32>(s: S, block: &Block32, x: Bytes<'_>, at: usize, ac
         acc = f32::from(x.sums[at]).mul_add(block.m * dx, acc);
     }
     acc
-}
-
-struct RowsFloat<'a, 'b, T> {
-    x: &'a [f32],
-    args: Args<'a, 'b>,
-    life: PhantomData<T>,
-}
-
-impl<T: FloatType> Kernel for RowsFloat<'_, '_, T> {
-    type Out = ();
-
-    #[inline(always)]
-    fn run<S: Simd>(mut self, s: S) {
-        // Tiles of weight rows x batch rows; a tile's weights stay in the first cache, a block of
-        // batch rows in the second.
-        let (n, width) = (self.args.out.n_rows(), self.args.out.width());
-        let (tall, broad) = if S::REGISTERS >= 32 { (6, 4) } else { (2, 2) };
-        for block in (0..n).step_by(FLOAT_ROWS) {
-            let end = n.min(block + FLOAT_ROWS);
-            let mut r = 0;
-            while r < width {
-                let whole = r + tall <= width;
-                let mut i = block;
-                while i < end {
-                    let full = i + broad <= end;
-                    match (whole, full, S::REGISTERS >= 32) {
-                        (true, true, true) => self.tile::<S, 6, 4>(s, r, i),
-                        (true, false, true) => self.tile::<S, 6, 1>(s, r, i),
-                        (true, true, false) => self.tile::<S, 2, 2>(s, r, i),
-                        (true, false, false) => self.tile::<S, 2, 1>(s, r, i),
-                        (false, ..) => self.tile::<S, 1, 1>(s, r, i),
-                    }
-                    i += if whole && full { broad } else { 1 };
-                }
-                r += if whole { tall } else { 1 };
-            }
-        }
-    }
-}
-
-/// Batch rows that meet all weight rows of a chunk before the next.
-const FLOAT_ROWS: usize = 32;
-
-impl<T: FloatType> RowsFloat<'_, '_, T> {
-    /// R weight rows from `r` on times N batch rows from `i` on.
-    #[inline(always)]
-    fn tile<S: Simd, const R: usize, const N: usize>(&mut self, s: S, r: usize, i: usize) {
-        let k = self.args.k;
-        let (mut rows, mut xs) = ([&[][..]; R], [&[][..]; N]);
-        for (a, row) in rows.iter_mut().enumerate() {
-            *row = &self.args.weights[(r + a) * k * T::BYTES..(r + a + 1) * k * T::BYTES];
-        }
-        for (b, x) in xs.iter_mut().enumerate() {
-            *x = &self.x[(i + b) * k..(i + b + 1) * k];
-        }
-        let mut acc = [[s.splat(0.0); N]; R];
-        for at in (0..k).step_by(LANES) {
-            let mut x = [s.splat(0.0); N];
-            for b in 0..N {
-                x[b] = load_padded(s, &xs[b][at..]);
-            }
-            for a in 0..R {
-                let row = &rows[a][at * T::BYTES..];
-                if N == 1 && R > 1 {
-                    s.prefetch(row.as_ptr().wrapping_add(AHEAD));
-                }
-                let w = T::load(s, row);
-                for b in 0..N {
-                    acc[a][b] = s.fma(w, x[b], acc[a][b]);
-                }
-            }
-        }
-        for b in 0..N {
-            for a in 0..R {
-                self.args.out.row(i + b)[r + a] = s.reduce_add(acc[a][b]);
-            }
-        }
-    }
-}
-
-/// Bytes ahead of a float row that are asked for.
-const AHEAD: usize = 1024;
-
-struct RowsGeneric<'a, 'b> {
-    x: &'a [f32],
-    kind: TensorType,
-    args: Args<'a, 'b>,
-}
-
-impl Kernel for RowsGeneric<'_, '_> {
-    type Out = ();
-
-    #[inline(always)]
-    fn run<S: Simd>(self, s: S) {
-        let (k, n) = (self.args.k, self.args.out.n_rows());
-        let (len, bytes) = (self.kind.block_len(), self.kind.block_bytes());
-        let mut values = [0.0; 256];
-        let values = &mut values[..len];
-        for first in (0..n).step_by(ROWS) {
-            let count = ROWS.min(n - first);
-            for (r, row) in self.args.weights.chunks_exact(k / len * bytes).enumerate() {
-                let mut acc = [s.splat(0.0); ROWS];
-                for (b, block) in row.chunks_exact(bytes).enumerate() {
-                    if dequantise(self.kind, block, values).is_err() {
-                        values.fill(f32::NAN);
-                    }
-                    for (i, acc) in acc.iter_mut().enumerate().take(count) {
-                        let x = &self.x[(first + i) * k + b * len..][..len];
-                        for (w, x) in values.chunks(LANES).zip(x.chunks(LANES)) {
-                            *acc = s.fma(load_padded(s, w), load_padded(s, x), *acc);
-                        }
-                    }
-                }
-                for (i, acc) in acc.iter().enumerate().take(count) {
-                    self.args.out.row(first + i)[r] = s.reduce_add(*acc);
-                }
-            }
-        }
-    }
 }

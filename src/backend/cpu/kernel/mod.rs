@@ -10,6 +10,8 @@ pub mod buffer;
 pub mod drive;
 pub mod float;
 pub mod linear;
+pub mod linear_float;
+pub mod linear_generic;
 pub mod math;
 pub mod matmul;
 pub mod matvec;
