@@ -8,8 +8,9 @@ use super::arena::{self, Arena, Layout};
 use super::kernel::act::GatedAct;
 use super::kernel::acts::ActCache;
 use super::kernel::attend::Scratch;
+use super::kernel::attend::job::{self, Attention, Span};
 use super::kernel::buffer::Buffer;
-use super::kernel::drive::{self, Attention, Span};
+use super::kernel::drive;
 use super::kernel::float::dequantise;
 use super::kernel::math::AddTo;
 use super::kernel::norm::RmsNorm;
@@ -364,7 +365,7 @@ impl Exec {
         let sequences = &self.batch.sequences;
         let page = |sequence: usize, tile: usize| pages.view(attend.kv, sequences[sequence][tile]);
         let job = Attention { attend, kv, q, spans: &self.spans, scratch: &self.scratch };
-        drive::attend((tier, &mut self.pool), &job, &page, out)
+        job::attend((tier, &mut self.pool), &job, &page, out)
     }
 }
 

@@ -9,6 +9,8 @@
 //! and o / l in the end. Rows and heads that share a kv head share the conversion of its tiles;
 //! none of this changes a row's bits. Source: Milakov and Gimelshein 2018, Dao et al. 2022.
 
+pub mod job;
+
 use super::super::simd::{Kernel, LANES, Simd, Tier};
 use super::buffer::Buffer;
 use super::math::{exp, load_padded, store_padded};
