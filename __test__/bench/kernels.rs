@@ -7,12 +7,13 @@
 #[path = "limits.rs"]
 mod limits;
 
+use node_chord::backend::cpu::cores::default_threads;
 use node_chord::backend::cpu::kernel::acts::ActCache;
 use node_chord::backend::cpu::kernel::buffer::Buffer;
 use node_chord::backend::cpu::kernel::drive::{Product, products};
 use node_chord::backend::cpu::kernel::quantise::ActKind;
 use node_chord::backend::cpu::kernel::stripe::Shared;
-use node_chord::backend::cpu::pool::{Pool, default_threads};
+use node_chord::backend::cpu::pool::Pool;
 use node_chord::backend::cpu::simd::Tier;
 use node_chord::backend::cpu::table::Table;
 use node_chord::quant::TensorType;

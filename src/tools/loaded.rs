@@ -6,7 +6,7 @@ use std::sync::Weak;
 use parking_lot::Mutex;
 use serde_json::{Map, Value, json};
 
-use crate::backend::cpu::pool;
+use crate::backend::cpu::cores;
 use crate::engine::Handle;
 use crate::engine::command::EngineStats;
 use crate::gguf::Meta;
@@ -41,7 +41,7 @@ impl Facts {
             last: Mutex::new(loaded.store.upgrade().map(|store| store.stats()).unwrap_or_default()),
             store: loaded.store,
             tier: loaded.tier,
-            threads: threads.unwrap_or_else(pool::default_threads),
+            threads: threads.unwrap_or_else(cores::default_threads),
             memory: loaded.memory,
         };
         (facts, loaded.handle)

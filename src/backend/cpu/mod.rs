@@ -2,6 +2,8 @@
 //! thread pool, a paged KV cache. Results do not depend on threads, batch, chunking or tier.
 
 pub mod arena;
+pub mod cores;
+mod crew;
 mod exec;
 pub mod kernel;
 pub mod kv;
@@ -18,7 +20,8 @@ use std::sync::Arc;
 /// How the backend runs.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Threads, the caller's among them; none: physical cores within affinity and cgroup quota.
+    /// Threads, the caller's among them; none: physical cores within affinity and cgroup quota,
+    /// of which those that come late are left out while that is faster.
     pub threads: Option<usize>,
     /// Kernel tier by name; none: the best of this CPU.
     pub tier: Option<String>,
@@ -52,9 +55,11 @@ impl Cpu {
             Some(name) => simd::Tier::by_name(name)?,
             None => simd::Tier::detect(),
         };
-        let pool = pool::Pool::new(config.threads.unwrap_or_else(pool::default_threads))?;
+        let pool = pool::Pool::new(config.threads.unwrap_or_else(cores::default_threads))?;
+        // A number that was asked for is kept to.
+        let crew = config.threads.is_none().then(|| crew::Crew::new(pool.threads()));
         let pages = kv::Pages::new(&plan.kv_layers, config.kv_k, config.kv_v);
-        let exec = exec::Exec::new(Arc::clone(&plan), table::Table::new(tier), pool)?;
+        let exec = exec::Exec::new(Arc::clone(&plan), table::Table::new(tier), pool, crew)?;
         Ok(Cpu { plan, exec, pages })
     }
 

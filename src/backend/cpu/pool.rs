@@ -1,47 +1,93 @@
-//! The backend's own threads. The caller's thread takes part: it publishes a job of n chunks, all
-//! threads take chunks from one counter, and the job is over when every chunk is done. A thread
-//! that is late, or asleep, holds no chunk and delays nobody. Workers spin for some microseconds,
-//! then park. The pool does not know what a chunk computes.
-#![allow(unsafe_code, reason = "workers call a closure on the caller's stack")]
+//! The backend's own threads. The caller's thread takes part: it publishes a job of chunks in
+//! stages, all threads take chunks from one counter, and a stage opens when the one before it is
+//! done. A thread that is late, or asleep, holds no chunk and delays nobody. Who waits spins for
+//! some microseconds, then sleeps. The pool does not know what a chunk computes.
+#![allow(unsafe_code, reason = "workers call a job on the caller's stack")]
+
+mod seat;
 
 use crate::error::{Code, Error, Result};
+use seat::{GATE, IDLE, Seat};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering};
-use std::thread::{self, JoinHandle, Thread};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
 
 /// Most threads that a pool may have.
 pub const THREADS_MAX: usize = 1024;
 /// Most chunks of a job.
 pub const CHUNKS_MAX: usize = (1 << 20) - 1;
-/// Pauses before a waiting thread yields: some 20 microseconds.
-const SPINS: u32 = 1500;
-/// Yields before an idle worker parks.
-const YIELDS: u32 = 16;
+/// Turns before a waiting thread yields: some 20 microseconds of pauses.
+const SPINS: usize = 1500;
+/// Yields before it sleeps. Sleeping is what lets the system bring a thread that stands behind
+/// somebody else's over to this core.
+const YIELDS: usize = 4;
+/// `open` when a job is over.
+const OVER: usize = usize::MAX;
 
-/// What a job runs: (chunk, worker).
-type Body<'a> = &'a (dyn Fn(usize, usize) + Sync + 'a);
+/// A job: what to do with chunks, which are numbered through all stages.
+pub trait Work: Sync {
+    /// Computes a chunk, once.
+    fn chunk(&self, chunk: usize, worker: usize);
+
+    /// Runs after the last chunk of a stage, on the thread that ran it, before the next opens.
+    fn finish(&self, stage: usize, worker: usize) {
+        let _ = (stage, worker);
+    }
+
+    /// Whether a chunk of an open stage may run; what it waits for is in chunks before it.
+    fn is_ready(&self, chunk: usize) -> bool {
+        let _ = chunk;
+        true
+    }
+
+    /// Something small that is of use while a chunk must wait, step by step; `false`: no more.
+    fn ahead(&self, chunk: usize, step: usize) -> bool {
+        let _ = (chunk, step);
+        false
+    }
+}
+
+/// Work of one stage.
+struct Simple<'a>(&'a (dyn Fn(usize, usize) + Sync));
+
+impl Work for Simple<'_> {
+    fn chunk(&self, chunk: usize, worker: usize) {
+        (self.0)(chunk, worker);
+    }
+}
 
 struct Job<'a> {
-    body: Body<'a>,
+    work: &'a dyn Work,
+    /// Where each stage ends.
+    ends: &'a [usize],
 }
 
 struct Shared {
     /// Epoch (24 bits), chunks (20), next chunk (20): taken by compare-and-swap.
     ticket: AtomicU64,
-    job: AtomicPtr<Job<'static>>,
+    /// Chunks below this one may run.
+    open: AtomicUsize,
     done: AtomicUsize,
+    job: AtomicPtr<Job<'static>>,
+    /// Threads that take part; the others sleep.
+    active: AtomicUsize,
+    /// Threads that sleep in the middle of a job.
+    sleepers: AtomicUsize,
+    /// Nanoseconds that threads waited for each other beyond a short spin.
+    late: AtomicU64,
     failed: AtomicBool,
     stop: AtomicBool,
-    parked: Vec<AtomicBool>,
+    seats: Vec<Seat>,
 }
 
 /// Threads that run jobs together.
 pub struct Pool {
     shared: Arc<Shared>,
     workers: Vec<JoinHandle<()>>,
-    handles: Vec<Thread>,
     epoch: u64,
+    barriers: u64,
 }
 
 impl Shared {
@@ -68,26 +114,90 @@ impl Shared {
     /// Runs chunks until none is left.
     fn work(&self, worker: usize) {
         while let Some(chunk) = self.take() {
-            let job = self.job.load(Ordering::Acquire);
             // SAFETY: this chunk is taken and not done, so `run` still waits and its job lives.
-            let body = unsafe { (*job).body };
-            if catch_unwind(AssertUnwindSafe(|| body(chunk, worker))).is_err() {
-                self.failed.store(true, Ordering::Relaxed);
+            let job = unsafe { &*self.job.load(Ordering::Acquire) };
+            let may_run = || chunk < self.open.load(Ordering::SeqCst) && job.work.is_ready(chunk);
+            if !may_run() {
+                self.wait(worker, &may_run, &|step| job.work.ahead(chunk, step));
             }
-            self.done.fetch_add(1, Ordering::Release);
+            let stage = job.ends.iter().position(|end| chunk < *end).unwrap_or(0);
+            let end = job.ends.get(stage).copied().unwrap_or(0);
+            self.guard(|| job.work.chunk(chunk, worker));
+            if self.done.fetch_add(1, Ordering::SeqCst) + 1 == end {
+                // The last of a stage: the job is not over before this says so.
+                self.advance(job, stage, worker);
+            } else if self.sleepers.load(Ordering::SeqCst) > 0 {
+                self.wake(GATE, 0..self.seats.len());
+            }
         }
     }
 
-    fn has_work(&self) -> bool {
+    /// Finishes a stage and opens the next that has chunks.
+    fn advance(&self, job: &Job<'_>, mut stage: usize, worker: usize) {
+        let open = loop {
+            self.guard(|| job.work.finish(stage, worker));
+            stage += 1;
+            match job.ends.get(stage) {
+                None => break OVER,
+                Some(end) if *end > job.ends[stage - 1] => break *end,
+                Some(_) => {}
+            }
+        };
+        // Once the job is over it may be gone: nothing of it is touched from here on.
+        self.open.store(open, Ordering::SeqCst);
+        if self.sleepers.load(Ordering::SeqCst) > 0 {
+            self.wake(GATE, 0..self.seats.len());
+        }
+    }
+
+    /// Calls what may panic.
+    fn guard(&self, body: impl FnOnce()) {
+        if catch_unwind(AssertUnwindSafe(body)).is_err() {
+            self.failed.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Waits in the middle of a job, doing what helps meanwhile.
+    fn wait(&self, worker: usize, is_over: &dyn Fn() -> bool, ahead: &dyn Fn(usize) -> bool) {
+        let mut helps = true;
+        for step in 0..SPINS {
+            if is_over() {
+                return;
+            }
+            helps = helps && ahead(step);
+            if !helps {
+                std::hint::spin_loop();
+            }
+        }
+        let start = Instant::now();
+        for _ in 0..YIELDS {
+            thread::yield_now();
+        }
+        if let Some(seat) = self.seats.get(worker).filter(|_| !is_over()) {
+            self.sleepers.fetch_add(1, Ordering::SeqCst);
+            seat.sleep(GATE, is_over);
+            self.sleepers.fetch_sub(1, Ordering::SeqCst);
+        }
+        let late = u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        self.late.fetch_add(late, Ordering::Relaxed);
+    }
+
+    /// Wakes those of these seats that sleep for this reason.
+    fn wake(&self, reason: u8, seats: std::ops::Range<usize>) {
+        self.seats.get(seats).unwrap_or(&[]).iter().for_each(|seat| seat.wake(reason));
+    }
+
+    fn has_work(&self, worker: usize) -> bool {
         let ticket = self.ticket.load(Ordering::SeqCst);
         (ticket & 0xf_ffff) < ((ticket >> 20) & 0xf_ffff)
+            && worker < self.active.load(Ordering::SeqCst)
     }
 
     /// A worker's life.
     fn serve(&self, worker: usize) {
         let mut idle = 0;
         while !self.stop.load(Ordering::Acquire) {
-            if self.has_work() {
+            if self.has_work(worker) {
                 self.work(worker);
                 idle = 0;
             } else if idle < SPINS {
@@ -96,12 +206,8 @@ impl Shared {
             } else if idle < SPINS + YIELDS {
                 idle += 1;
                 thread::yield_now();
-            } else {
-                self.parked[worker - 1].store(true, Ordering::SeqCst);
-                if !self.has_work() && !self.stop.load(Ordering::SeqCst) {
-                    thread::park();
-                }
-                self.parked[worker - 1].store(false, Ordering::SeqCst);
+            } else if let Some(seat) = self.seats.get(worker) {
+                seat.sleep(IDLE, &|| self.has_work(worker) || self.stop.load(Ordering::SeqCst));
             }
         }
     }
@@ -120,13 +226,17 @@ impl Pool {
         }
         let shared = Arc::new(Shared {
             ticket: AtomicU64::new(0),
-            job: AtomicPtr::new(std::ptr::null_mut()),
+            open: AtomicUsize::new(OVER),
             done: AtomicUsize::new(0),
+            job: AtomicPtr::new(std::ptr::null_mut()),
+            active: AtomicUsize::new(threads),
+            sleepers: AtomicUsize::new(0),
+            late: AtomicU64::new(0),
             failed: AtomicBool::new(false),
             stop: AtomicBool::new(false),
-            parked: (1..threads).map(|_| AtomicBool::new(false)).collect(),
+            seats: (0..threads).map(|_| Seat::default()).collect(),
         });
-        let mut pool = Pool { shared, workers: Vec::new(), handles: Vec::new(), epoch: 0 };
+        let mut pool = Pool { shared, workers: Vec::new(), epoch: 0, barriers: 0 };
         for worker in 1..threads {
             let shared = Arc::clone(&pool.shared);
             let builder = thread::Builder::new().name(format!("chord-cpu-{worker}"));
@@ -134,7 +244,6 @@ impl Pool {
                 let text = format!("cannot start CPU thread {worker} of {threads}: {e}");
                 Error::new(Code::InsufficientMemory, text)
             })?;
-            pool.handles.push(handle.thread().clone());
             pool.workers.push(handle);
         }
         Ok(pool)
@@ -146,44 +255,87 @@ impl Pool {
         self.workers.len() + 1
     }
 
+    /// Threads that take part in jobs now.
+    #[must_use]
+    pub fn active(&self) -> usize {
+        self.shared.active.load(Ordering::Relaxed)
+    }
+
+    /// Lets so many threads take part from the next job on, at least one, at most all.
+    pub fn set_active(&mut self, threads: usize) {
+        self.shared.active.store(threads.clamp(1, self.threads()), Ordering::SeqCst);
+    }
+
+    /// How often all threads had to wait for each other so far: stages with chunks.
+    #[must_use]
+    pub fn barriers(&self) -> u64 {
+        self.barriers
+    }
+
+    /// How long threads have waited for each other so far, short waits left out; all added up.
+    #[must_use]
+    pub fn late(&self) -> Duration {
+        Duration::from_nanos(self.shared.late.load(Ordering::Relaxed))
+    }
+
     /// Runs `body(chunk, worker)` for every chunk in `0..chunks`, each exactly once.
     ///
     /// # Errors
     /// `ERR_INTERNAL` if a chunk panicked; the others still ran.
-    pub fn run(&mut self, chunks: usize, body: Body<'_>) -> Result<()> {
-        if chunks > CHUNKS_MAX {
-            return Err(Error::internal("pool", format!("{chunks} chunks")));
+    pub fn run(&mut self, chunks: usize, body: &(dyn Fn(usize, usize) + Sync)) -> Result<()> {
+        self.run_stages(&[chunks], &Simple(body))
+    }
+
+    /// Runs a job: chunks `0..ends[0]`, then those up to `ends[1]`, and so on.
+    ///
+    /// # Errors
+    /// `ERR_INTERNAL` if a chunk panicked; the others still ran.
+    pub fn run_stages(&mut self, ends: &[usize], work: &dyn Work) -> Result<()> {
+        let chunks = ends.last().copied().unwrap_or(0);
+        if chunks > CHUNKS_MAX || !ends.is_sorted() {
+            return Err(Error::internal("pool", format!("stages {ends:?}")));
         }
-        let shared = &*self.shared;
-        let job = Job { body };
-        shared.done.store(0, Ordering::Relaxed);
-        shared.job.store((&raw const job).cast_mut().cast(), Ordering::Release);
-        self.epoch = (self.epoch + 1) & 0xff_ffff;
-        shared.ticket.store(self.epoch << 40 | (chunks as u64) << 20, Ordering::SeqCst);
-        if chunks > 1 {
-            self.wake(chunks - 1);
+        let starts = std::iter::once(&0).chain(ends);
+        self.barriers += starts.zip(ends).filter(|(start, end)| start < end).count() as u64;
+        if self.active() == 1 || chunks < 2 {
+            self.run_alone(ends, work);
+        } else {
+            self.share(ends, work);
         }
-        shared.work(0);
-        let mut spins = 0;
-        while shared.done.load(Ordering::Acquire) < chunks {
-            if spins < SPINS {
-                spins += 1;
-                std::hint::spin_loop();
-            } else {
-                thread::yield_now();
-            }
-        }
-        if shared.failed.swap(false, Ordering::Relaxed) {
+        if self.shared.failed.swap(false, Ordering::Relaxed) {
             return Err(Error::internal("pool", "a CPU kernel panicked"));
         }
         Ok(())
     }
 
-    /// Wakes at most `n` parked workers.
-    fn wake(&self, n: usize) {
-        let sleeping = self.shared.parked.iter().zip(&self.handles);
-        for (_, handle) in sleeping.filter(|(p, _)| p.load(Ordering::SeqCst)).take(n) {
-            handle.unpark();
+    fn run_alone(&self, ends: &[usize], work: &dyn Work) {
+        let mut chunk = 0;
+        for (stage, end) in ends.iter().enumerate() {
+            while chunk < *end {
+                self.shared.guard(|| work.chunk(chunk, 0));
+                chunk += 1;
+            }
+            self.shared.guard(|| work.finish(stage, 0));
+        }
+    }
+
+    fn share(&mut self, ends: &[usize], work: &dyn Work) {
+        let shared = &*self.shared;
+        let (first, chunks) = (ends[0], ends[ends.len() - 1]);
+        let job = Job { work, ends };
+        shared.done.store(0, Ordering::Relaxed);
+        shared.open.store(first, Ordering::SeqCst);
+        shared.job.store((&raw const job).cast_mut().cast(), Ordering::Release);
+        self.epoch = (self.epoch + 1) & 0xff_ffff;
+        shared.ticket.store(self.epoch << 40 | (chunks as u64) << 20, Ordering::SeqCst);
+        shared.wake(IDLE, 1..self.active().min(chunks));
+        if first == 0 {
+            shared.advance(&job, 0, 0);
+        }
+        shared.work(0);
+        let is_over = || shared.open.load(Ordering::SeqCst) == OVER;
+        if !is_over() {
+            shared.wait(0, &is_over, &|_| false);
         }
     }
 }
@@ -191,9 +343,7 @@ impl Pool {
 impl Drop for Pool {
     fn drop(&mut self) {
         self.shared.stop.store(true, Ordering::SeqCst);
-        for handle in &self.handles {
-            handle.unpark();
-        }
+        self.shared.wake(IDLE, 0..self.shared.seats.len());
         for worker in self.workers.drain(..) {
             // A worker catches panics itself, so there is nothing to report.
             let _ = worker.join();
@@ -201,66 +351,5 @@ impl Drop for Pool {
     }
 }
 
-/// Threads that pay here: physical cores within affinity and cgroup quota, at least 1.
-#[must_use]
-pub fn default_threads() -> usize {
-    let allowed = thread::available_parallelism().map_or(1, usize::from);
-    physical_cores().map_or(allowed, |cores| cores.min(allowed)).clamp(1, THREADS_MAX)
-}
-
-/// Physical cores among the CPUs that this process may use, where the system says so.
-#[cfg(target_os = "linux")]
-fn physical_cores() -> Option<usize> {
-    let cpus = core_affinity::get_core_ids()?;
-    let mut cores = std::collections::BTreeSet::new();
-    for cpu in cpus {
-        let path = format!("/sys/devices/system/cpu/cpu{}/topology/thread_siblings_list", cpu.id);
-        cores.insert(std::fs::read_to_string(path).ok()?.trim().to_owned());
-    }
-    Some(cores.len().max(1))
-}
-
-/// Unknown here: the number of logical CPUs stands.
-#[cfg(not(target_os = "linux"))]
-fn physical_cores() -> Option<usize> {
-    None
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_chunk_runs_exactly_once() {
-        for threads in [1, 2, 5] {
-            let mut pool = Pool::new(threads).unwrap();
-            for n in [0, 1, 2, 7, 100, 1000] {
-                let counts: Vec<_> = (0..n).map(|_| AtomicUsize::new(0)).collect();
-                let body = |chunk: usize, worker: usize| {
-                    assert!(worker < threads);
-                    counts[chunk].fetch_add(1, Ordering::Relaxed);
-                };
-                for _ in 0..20 {
-                    pool.run(n, &body).unwrap();
-                }
-                assert!(counts.iter().all(|c| c.load(Ordering::Relaxed) == 20));
-            }
-        }
-    }
-
-    #[test]
-    fn a_panic_in_a_chunk_is_an_error_and_the_pool_works_on() {
-        let mut pool = Pool::new(2).unwrap();
-        let body = |chunk: usize, _| assert!(chunk != 3, "planned");
-        assert_eq!(pool.run(8, &body).unwrap_err().code, Code::Internal);
-        assert!(pool.run(3, &body).is_ok());
-    }
-
-    #[test]
-    fn silly_thread_counts_are_refused() {
-        for threads in [0, 10_000] {
-            assert_eq!(Pool::new(threads).err().unwrap().code, Code::InvalidArg);
-        }
-        assert!(default_threads() >= 1);
-    }
-}
+mod tests;

@@ -5,6 +5,7 @@ mod experts;
 mod linear;
 
 use super::arena::{self, Arena, Layout};
+use super::crew::Crew;
 use super::kernel::act::GatedAct;
 use super::kernel::acts::ActCache;
 use super::kernel::attend::Scratch;
@@ -26,12 +27,17 @@ use crate::store::Lease;
 use parking_lot::Mutex;
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 /// Everything that a pass needs besides the weights.
 pub struct Exec {
     plan: Arc<Plan>,
     table: Table,
     pool: Pool,
+    /// Chooses how many threads take part, if nobody has said.
+    crew: Option<Crew>,
+    /// What the pass has taken so far.
+    took: Took,
     layout: Layout,
     arena: Arena,
     acts: ActCache,
@@ -49,12 +55,21 @@ pub struct Exec {
     selected: Vec<usize>,
 }
 
+/// Times of a pass.
+#[derive(Default)]
+struct Took {
+    /// In groups.
+    time: Duration,
+    /// [`Pool::late`] when it began.
+    late_before: Duration,
+}
+
 impl Exec {
     /// Prepares to run a plan.
     ///
     /// # Errors
     /// `ERR_INSUFFICIENT_MEMORY`.
-    pub fn new(plan: Arc<Plan>, table: Table, pool: Pool) -> Result<Self> {
+    pub fn new(plan: Arc<Plan>, table: Table, pool: Pool, crew: Option<Crew>) -> Result<Self> {
         let mut scratch: Vec<_> = (0..pool.threads()).map(|_| Scratch::default()).collect();
         let mut ropes: Vec<(Rope, Option<WeightId>, Angles, bool)> = Vec::new();
         for step in plan.groups.iter().flat_map(|group| &group.steps) {
@@ -77,6 +92,8 @@ impl Exec {
             runs: plan.groups.iter().map(|group| group.runs()).collect(),
             table,
             pool,
+            crew,
+            took: Took::default(),
             arena: Arena::default(),
             acts: ActCache::default(),
             experts: experts::Room::default(),
@@ -117,6 +134,7 @@ impl Exec {
     /// # Errors
     /// `ERR_INSUFFICIENT_MEMORY`.
     pub fn begin(&mut self, batch: &Batch) -> Result<()> {
+        self.choose_threads();
         self.batch.clone_from(batch);
         self.positions.clear();
         self.positions.extend(batch.rows.iter().map(|row| row.position));
@@ -145,6 +163,16 @@ impl Exec {
         self.acts.reserve(linear::widest(&self.plan) * n)
     }
 
+    /// As many threads as the passes before have shown to be of use.
+    fn choose_threads(&mut self) {
+        let late = self.pool.late();
+        let took = std::mem::replace(&mut self.took, Took { late_before: late, ..Took::default() });
+        if let Some(crew) = self.crew.as_mut().filter(|_| !took.time.is_zero()) {
+            crew.saw(self.batch.rows.len(), took.time, late.saturating_sub(took.late_before));
+            self.pool.set_active(crew.threads());
+        }
+    }
+
     /// Rows of a value in this pass.
     fn rows(&self, value: ValueId) -> usize {
         if self.plan.value(value).selected { self.selected.len() } else { self.batch.rows.len() }
@@ -165,6 +193,19 @@ impl Exec {
     /// # Errors
     /// `ERR_INTERNAL` for a plan or weights that do not fit; `ERR_INSUFFICIENT_MEMORY`.
     pub fn run(
+        &mut self,
+        id: GroupId,
+        pages: &mut Pages,
+        weights: &Lease<'_>,
+        probe: Option<Probe<'_>>,
+    ) -> Result<()> {
+        let start = Instant::now();
+        let done = self.run_steps(id, pages, weights, probe);
+        self.took.time += start.elapsed();
+        done
+    }
+
+    fn run_steps(
         &mut self,
         id: GroupId,
         pages: &mut Pages,

@@ -1,0 +1,44 @@
+//! Where a thread of the pool sleeps, and how it is woken. It does not know what for.
+
+use parking_lot::Mutex;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::thread::{self, Thread};
+
+const AWAKE: u8 = 0;
+/// Asleep without a job.
+pub const IDLE: u8 = 1;
+/// Asleep in the middle of one.
+pub const GATE: u8 = 2;
+
+/// One for each thread of a pool.
+#[derive(Default)]
+pub struct Seat {
+    state: AtomicU8,
+    /// Who sits there: the caller's thread may be another one each time.
+    thread: Mutex<Option<Thread>>,
+}
+
+impl Seat {
+    /// Sleeps until something is true. Whoever makes it true calls [`Seat::wake`] after that, both
+    /// in sequentially consistent order.
+    pub fn sleep(&self, reason: u8, is_over: &dyn Fn() -> bool) {
+        *self.thread.lock() = Some(thread::current());
+        loop {
+            self.state.store(reason, Ordering::SeqCst);
+            if is_over() {
+                break;
+            }
+            thread::park();
+        }
+        self.state.store(AWAKE, Ordering::SeqCst);
+    }
+
+    /// Wakes it, if it sleeps for this reason.
+    pub fn wake(&self, reason: u8) {
+        if self.state.load(Ordering::SeqCst) == reason
+            && let Some(thread) = &*self.thread.lock()
+        {
+            thread.unpark();
+        }
+    }
+}
