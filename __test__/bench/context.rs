@@ -8,7 +8,8 @@
 #[path = "limits.rs"]
 mod limits;
 
-use node_chord::backend::cpu::pool::{Pool, default_threads};
+use node_chord::backend::cpu::cores::default_threads;
+use node_chord::backend::cpu::pool::Pool;
 use node_chord::backend::cpu::simd::Tier;
 use node_chord::backend::cpu::{Config, Cpu};
 use node_chord::backend::{Backend, Batch, PAGE_TOKENS, PageId, Row};
