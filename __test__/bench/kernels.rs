@@ -1,6 +1,6 @@
 //! Kernels by type and rows: GB/s of weights, Gop/s, and the share of what this machine can do,
-//! measured in the same run. `cargo bench --bench kernels -- [threads] [types] [rows]`, for example
-//! `2 Q4_K,Q6_K 1,8,512`.
+//! measured in the same run. `cargo bench --bench kernels -- [threads] [types] [rows] [--json]`,
+//! for example `2 Q4_K,Q6_K 1,8,512`.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a tool for developers")]
 #![allow(clippy::cast_precision_loss, reason = "figures for people")]
 
@@ -42,6 +42,7 @@ const N_OUT: usize = 65_536;
 
 fn main() {
     let args: Vec<String> = std::env::args().skip(1).filter(|a| !a.starts_with("--")).collect();
+    let json = std::env::args().any(|arg| arg == "--json");
     let threads = args.first().and_then(|t| t.parse().ok()).unwrap_or_else(default_threads);
     let listed = |name: &str| args.get(1).is_none_or(|list| list.split(',').any(|t| t == name));
     let rows: Vec<usize> = args.get(2).map_or(ROWS.to_vec(), |list| {
@@ -50,11 +51,13 @@ fn main() {
     let tier = std::env::var("CHORD_BENCH_TIER")
         .map_or_else(|_| Tier::detect(), |name| Tier::by_name(&name).expect("a tier of this CPU"));
     let mut pool = Pool::new(threads).unwrap();
-    println!("tier {}, {threads} threads, [{N_OUT}, {K}]", tier.name());
-    println!(
-        "{:36} {:>5} {:>9} {:>8} {:>9} {:>6} {:>6}",
-        "", "rows", "ms", "GB/s", "Gop/s", "read", "peak"
-    );
+    if !json {
+        println!("tier {}, {threads} threads, [{N_OUT}, {K}]", tier.name());
+        println!(
+            "{:36} {:>5} {:>9} {:>8} {:>9} {:>6} {:>6}",
+            "", "rows", "ms", "GB/s", "Gop/s", "read", "peak"
+        );
+    }
     for kind in TYPES.iter().copied().filter(|kind| listed(kind.name())) {
         let bytes = kind.row_bytes(K).unwrap() * N_OUT;
         let mut weights = Buffer::<u8>::new(bytes).unwrap();
@@ -63,16 +66,22 @@ fn main() {
             let limits = limits::measure(&mut pool, tier);
             let table = Table::new(tier);
             let time = measure(&mut pool, &table, kind, &weights, n);
-            let peak =
-                if table.linear(kind).act == ActKind::Float { limits.f32 } else { limits.int8 };
+            let is_float = table.linear(kind).act == ActKind::Float;
+            let peak = if is_float { limits.f32 } else { limits.int8 };
             let (gb, gop) = (bytes as f64 / time / 1e9, 2.0 * (N_OUT * K * n) as f64 / time / 1e9);
-            println!(
-                "{:36} {n:5} {:9.3} {gb:8.1} {gop:9.1} {:5.0}% {:5.0}%",
-                table.name(kind),
-                time * 1e3,
-                100.0 * gb / limits.read,
-                100.0 * gop / peak,
-            );
+            let (name, ms) = (table.name(kind), time * 1e3);
+            let (read_share, peak_share) = (gb / limits.read, gop / peak);
+            if json {
+                let line = serde_json::json!({
+                    "kernel": name, "type": kind.name(), "rows": n, "threads": threads, "ms": ms,
+                    "GBs": gb, "Gops": gop, "readShare": read_share, "peakShare": peak_share,
+                    "peak": if is_float { "f32" } else { "int8" },
+                });
+                println!("{line}");
+            } else {
+                let (read, peak) = (100.0 * read_share, 100.0 * peak_share);
+                println!("{name:36} {n:5} {ms:9.3} {gb:8.1} {gop:9.1} {read:5.0}% {peak:5.0}%");
+            }
         }
     }
 }

@@ -1,5 +1,5 @@
 //! Times passes of a model file on the CPU backend: decode, small batches, prefill.
-//! `cargo bench --bench model -- FILE [threads] [rows,rows,..]`; weights are read before that.
+//! `cargo bench --bench model -- FILE [threads] [rows,rows,..] [--json]`; weights are read before.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a tool for developers")]
 
 use node_chord::backend::cpu::{Config, Cpu};
@@ -10,6 +10,7 @@ use std::time::Instant;
 
 fn main() {
     let args: Vec<String> = std::env::args().skip(1).filter(|a| !a.starts_with("--")).collect();
+    let json = std::env::args().any(|arg| arg == "--json");
     let Some(path) = args.first() else { return println!("usage: model FILE [threads] [rows]") };
     let threads = args.get(1).and_then(|t| t.parse().ok());
     let rows = args.get(2).map_or("1,2,4,8,16,32,128,512", String::as_str);
@@ -28,7 +29,9 @@ fn main() {
     let lease = Lease::new(&slices);
     let config = Config { threads, tier, ..Config::default() };
     let mut cpu = Cpu::new(plan.clone(), config).unwrap();
-    println!("{path}: tier {}", cpu.tier());
+    if !json {
+        println!("{path}: tier {}", cpu.tier());
+    }
     let pages: Vec<_> = (0..64).map(PageId).collect();
     pages.iter().for_each(|page| cpu.page_commit(*page).unwrap());
     for n in rows.split(',').map(|n| n.parse::<usize>().unwrap()) {
@@ -55,12 +58,20 @@ fn main() {
             position = if n == 1 { (position + 1) % (60 * PAGE_TOKENS) } else { 0 };
         }
         times.sort_by(f64::total_cmp);
-        let median = times[times.len() / 2];
-        let rate = n as f64 / median;
-        println!(
-            "{n:5} rows: median {:9.2} ms, best {:9.2} ms, {rate:8.1} tok/s",
-            median * 1e3,
-            best * 1e3
-        );
+        tell(json, cpu.tier(), n, (times[times.len() / 2], best));
+    }
+}
+
+/// A line for people or for records; times in seconds.
+fn tell(json: bool, tier: &str, n: usize, (median, best): (f64, f64)) {
+    let rate = n as f64 / median;
+    let (median, best) = (median * 1e3, best * 1e3);
+    if json {
+        let line = serde_json::json!({
+            "rows": n, "tier": tier, "medianMs": median, "bestMs": best, "tokensPerSecond": rate,
+        });
+        println!("{line}");
+    } else {
+        println!("{n:5} rows: median {median:9.2} ms, best {best:9.2} ms, {rate:8.1} tok/s");
     }
 }
