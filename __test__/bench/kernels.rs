@@ -19,22 +19,7 @@ use node_chord::backend::cpu::table::Table;
 use node_chord::quant::TensorType;
 use std::time::Instant;
 
-const TYPES: &[TensorType] = &[
-    TensorType::F32,
-    TensorType::F16,
-    TensorType::BF16,
-    TensorType::Q8_0,
-    TensorType::Q4_0,
-    TensorType::Q4_1,
-    TensorType::Q5_0,
-    TensorType::Q5_1,
-    TensorType::Q2_K,
-    TensorType::Q3_K,
-    TensorType::Q4_K,
-    TensorType::Q5_K,
-    TensorType::Q6_K,
-];
-const ROWS: &[usize] = &[1, 2, 4, 8, 16, 32, 128, 512];
+const ROWS: &[usize] = &[1, 4, 8, 32, 128, 512];
 /// Width of the matrices: TinyLlama's.
 const K: usize = 2048;
 /// Rows of all matrices together, so that decode reads memory and not caches.
@@ -58,7 +43,7 @@ fn main() {
             "", "rows", "ms", "GB/s", "Gop/s", "read", "peak"
         );
     }
-    for kind in TYPES.iter().copied().filter(|kind| listed(kind.name())) {
+    for kind in TensorType::ALL.iter().copied().filter(|kind| listed(kind.name())) {
         let bytes = kind.row_bytes(K).unwrap() * N_OUT;
         let mut weights = Buffer::<u8>::new(bytes).unwrap();
         fill(kind, &mut weights);
@@ -98,9 +83,18 @@ fn fill(kind: TensorType, weights: &mut [u8]) {
         match kind {
             TensorType::F32 => block.copy_from_slice(&0.01f32.to_le_bytes()),
             TensorType::F16 | TensorType::BF16 => block.copy_from_slice(&one),
+            TensorType::Q8_K => block[..4].copy_from_slice(&0.01f32.to_le_bytes()),
             TensorType::Q2_K => block[80..84].copy_from_slice(&[one[0], one[1], one[0], one[1]]),
-            TensorType::Q3_K => block[108..110].copy_from_slice(&one),
-            TensorType::Q6_K => block[208..210].copy_from_slice(&one),
+            TensorType::Q4_1 | TensorType::Q5_1 | TensorType::Q4_K | TensorType::Q5_K => {
+                block[..4].copy_from_slice(&[one[0], one[1], one[0], one[1]]);
+            }
+            TensorType::Q3_K | TensorType::Q6_K | TensorType::TQ1_0 | TensorType::TQ2_0 => {
+                let at = block.len() - 2;
+                block[at..].copy_from_slice(&one);
+            }
+            TensorType::IQ1_M => block[55] = 0x20 | block[55] & 15,
+            TensorType::MXFP4 => block[0] = 120,
+            TensorType::NVFP4 => block[..4].fill(0x30),
             _ => block[..2].copy_from_slice(&one),
         }
     }

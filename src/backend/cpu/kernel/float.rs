@@ -1,7 +1,6 @@
 //! Rows of any tensor type as f32: plain floats, and a block at a time for everything else.
 
 use super::super::simd::{LANES, Simd};
-use super::math::load_padded;
 use crate::error::Result;
 use crate::quant::TensorType;
 use half::{bf16, f16};
@@ -12,8 +11,22 @@ pub trait FloatType: 'static {
     const BYTES: usize;
     /// Name in kernels' names.
     const NAME: &'static str;
+    /// The bytes of sixteen values.
+    type Sixteen: 'static;
+    /// Whole sixteens, and the values after them.
+    fn sixteens(b: &[u8]) -> (&[Self::Sixteen], &[u8]);
+    /// Their values.
+    fn sixteen<S: Simd>(s: S, b: &Self::Sixteen) -> S::F;
+    /// Fewer than sixteen values, then zeros.
+    fn tail<S: Simd>(s: S, b: &[u8]) -> S::F;
     /// Sixteen values from the start of `b`, zeros where it ends.
-    fn load<S: Simd>(s: S, b: &[u8]) -> S::F;
+    #[inline(always)]
+    fn load<S: Simd>(s: S, b: &[u8]) -> S::F {
+        match Self::sixteens(b) {
+            ([first, ..], _) => Self::sixteen(s, first),
+            ([], rest) => Self::tail(s, rest),
+        }
+    }
 }
 
 /// f32.
@@ -21,13 +34,18 @@ pub struct F32;
 impl FloatType for F32 {
     const BYTES: usize = 4;
     const NAME: &'static str = "f32";
+    type Sixteen = [u8; 64];
     #[inline(always)]
-    fn load<S: Simd>(s: S, b: &[u8]) -> S::F {
-        let mut x = [0.0; LANES];
-        for (x, b) in x.iter_mut().zip(b.as_chunks::<4>().0) {
-            *x = f32::from_le_bytes(*b);
-        }
-        s.load(&x)
+    fn sixteens(b: &[u8]) -> (&[[u8; 64]], &[u8]) {
+        b.as_chunks()
+    }
+    #[inline(always)]
+    fn sixteen<S: Simd>(s: S, b: &[u8; 64]) -> S::F {
+        s.load(&zerocopy::transmute!(*b))
+    }
+    #[inline(always)]
+    fn tail<S: Simd>(s: S, b: &[u8]) -> S::F {
+        padded(s, b.as_chunks().0, f32::from_le_bytes)
     }
 }
 
@@ -36,16 +54,18 @@ pub struct F16;
 impl FloatType for F16 {
     const BYTES: usize = 2;
     const NAME: &'static str = "f16";
+    type Sixteen = [u8; 32];
     #[inline(always)]
-    fn load<S: Simd>(s: S, b: &[u8]) -> S::F {
-        if let Some(whole) = b.first_chunk::<32>() {
-            return s.load_f16(whole);
-        }
-        let mut x = [0.0; LANES];
-        for (x, b) in x.iter_mut().zip(b.as_chunks::<2>().0) {
-            *x = f16::from_le_bytes(*b).to_f32();
-        }
-        s.load(&x)
+    fn sixteens(b: &[u8]) -> (&[[u8; 32]], &[u8]) {
+        b.as_chunks()
+    }
+    #[inline(always)]
+    fn sixteen<S: Simd>(s: S, b: &[u8; 32]) -> S::F {
+        s.load_f16(b)
+    }
+    #[inline(always)]
+    fn tail<S: Simd>(s: S, b: &[u8]) -> S::F {
+        padded(s, b.as_chunks().0, |bytes| f16::from_le_bytes(bytes).to_f32())
     }
 }
 
@@ -54,27 +74,29 @@ pub struct BF16;
 impl FloatType for BF16 {
     const BYTES: usize = 2;
     const NAME: &'static str = "bf16";
+    type Sixteen = [u8; 32];
     #[inline(always)]
-    fn load<S: Simd>(s: S, b: &[u8]) -> S::F {
-        if let Some(whole) = b.first_chunk::<32>() {
-            return s.load_bf16(whole);
-        }
-        let mut x = [0.0; LANES];
-        for (x, b) in x.iter_mut().zip(b.as_chunks::<2>().0) {
-            *x = bf16::from_le_bytes(*b).to_f32();
-        }
-        s.load(&x)
+    fn sixteens(b: &[u8]) -> (&[[u8; 32]], &[u8]) {
+        b.as_chunks()
+    }
+    #[inline(always)]
+    fn sixteen<S: Simd>(s: S, b: &[u8; 32]) -> S::F {
+        s.load_bf16(b)
+    }
+    #[inline(always)]
+    fn tail<S: Simd>(s: S, b: &[u8]) -> S::F {
+        padded(s, b.as_chunks().0, |bytes| bf16::from_le_bytes(bytes).to_f32())
     }
 }
 
-/// Sum of w * x in 16 lanes over K, then by halves.
+/// Values that do not fill a vector, then zeros.
 #[inline(always)]
-pub fn dot<S: Simd, T: FloatType>(s: S, w: &[u8], x: &[f32]) -> f32 {
-    let mut sum = s.splat(0.0);
-    for (w, x) in w.chunks(LANES * T::BYTES).zip(x.chunks(LANES)) {
-        sum = s.fma(T::load(s, w), load_padded(s, x), sum);
+fn padded<S: Simd, const N: usize>(s: S, b: &[[u8; N]], value: impl Fn([u8; N]) -> f32) -> S::F {
+    let mut x = [0.0; LANES];
+    for (x, bytes) in x.iter_mut().zip(b) {
+        *x = value(*bytes);
     }
-    s.reduce_add(sum)
+    s.load(&x)
 }
 
 /// Whole blocks of any type to f32.

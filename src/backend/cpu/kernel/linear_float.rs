@@ -1,11 +1,22 @@
 //! y = W x for float weights: 16 f32 lanes over K (lane l takes k = l mod 16), fma, then added by
 //! halves, in tiles of weight rows x batch rows.
+//!
+//! The weight rows of a tile lie far apart in the chunk, so that memory sees long streams. Six of
+//! them, because x comes from the second cache as soon as it is longer than 8 KB, and is then a
+//! third of all that the first cache takes in if only four rows share it.
 
 use super::super::simd::{Kernel, LANES, Simd};
 use super::float::FloatType;
 use super::linear::Args;
 use super::math::load_padded;
 use std::marker::PhantomData;
+use std::ops::Range;
+
+/// Batch rows that meet all weight rows of a chunk before the next: in the second cache.
+const BLOCK: usize = 32;
+
+/// Weight rows of a tile, if there are registers for four batch rows beside them.
+pub const TALL: usize = 6;
 
 /// Weight rows of a float type times rows of x.
 pub struct RowsFloat<'a, 'b, T> {
@@ -22,72 +33,113 @@ impl<T: FloatType> Kernel for RowsFloat<'_, '_, T> {
 
     #[inline(always)]
     fn run<S: Simd>(mut self, s: S) {
-        // Tiles of weight rows x batch rows; a tile's weights stay in the first cache, a block of
-        // batch rows in the second.
-        let (n, width) = (self.args.out.n_rows(), self.args.out.width());
-        let (tall, broad) = if S::REGISTERS >= 32 { (6, 4) } else { (2, 2) };
-        for block in (0..n).step_by(FLOAT_ROWS) {
-            let end = n.min(block + FLOAT_ROWS);
-            let mut r = 0;
-            while r < width {
-                let whole = r + tall <= width;
-                let mut i = block;
-                while i < end {
-                    let full = i + broad <= end;
-                    match (whole, full, S::REGISTERS >= 32) {
-                        (true, true, true) => self.tile::<S, 6, 4>(s, r, i),
-                        (true, false, true) => self.tile::<S, 6, 1>(s, r, i),
-                        (true, true, false) => self.tile::<S, 2, 2>(s, r, i),
-                        (true, false, false) => self.tile::<S, 2, 1>(s, r, i),
-                        (false, ..) => self.tile::<S, 1, 1>(s, r, i),
-                    }
-                    i += if whole && full { broad } else { 1 };
-                }
-                r += if whole { tall } else { 1 };
+        let n = self.args.out.n_rows();
+        for first in (0..n).step_by(BLOCK) {
+            let batch = first..n.min(first + BLOCK);
+            if S::REGISTERS >= 32 || batch.len() == 1 {
+                self.rows::<S, TALL, 4>(s, batch);
+            } else {
+                self.rows::<S, 2, 2>(s, batch);
             }
         }
     }
 }
 
-/// Batch rows that meet all weight rows of a chunk before the next.
-const FLOAT_ROWS: usize = 32;
-
 impl<T: FloatType> RowsFloat<'_, '_, T> {
-    /// R weight rows from `r` on times N batch rows from `i` on.
+    /// All weight rows, R at a time, times some batch rows, N at a time.
     #[inline(always)]
-    fn tile<S: Simd, const R: usize, const N: usize>(&mut self, s: S, r: usize, i: usize) {
-        let k = self.args.k;
-        let (mut rows, mut xs) = ([&[][..]; R], [&[][..]; N]);
-        for (a, row) in rows.iter_mut().enumerate() {
-            *row = &self.args.weights[(r + a) * k * T::BYTES..(r + a + 1) * k * T::BYTES];
+    fn rows<S: Simd, const R: usize, const N: usize>(&mut self, s: S, batch: Range<usize>) {
+        let width = self.args.out.width();
+        let apart = width / R;
+        for r in 0..apart {
+            let mut i = batch.start;
+            while i + N <= batch.end {
+                self.tile::<S, R, N>(s, (r, apart), i);
+                i += N;
+            }
+            if N > 2 && i + 2 <= batch.end {
+                self.tile::<S, R, 2>(s, (r, apart), i);
+                i += 2;
+            }
+            while i < batch.end {
+                self.tile::<S, R, 1>(s, (r, apart), i);
+                i += 1;
+            }
         }
-        for (b, x) in xs.iter_mut().enumerate() {
-            *x = &self.x[(i + b) * k..(i + b + 1) * k];
+        for r in apart * R..width {
+            batch.clone().for_each(|i| self.tile::<S, 1, 1>(s, (r, 0), i));
+        }
+    }
+
+    /// R weight rows, the first `r`, `apart` from each other, times N batch rows from `i` on.
+    #[inline(always)]
+    fn tile<S: Simd, const R: usize, const N: usize>(
+        &mut self,
+        s: S,
+        (r, apart): (usize, usize),
+        i: usize,
+    ) {
+        let k = self.args.k;
+        let (mut rows, mut tails) = ([&[][..]; R], [&[][..]; R]);
+        for a in 0..R {
+            let at = (r + a * apart) * k * T::BYTES;
+            (rows[a], tails[a]) = T::sixteens(&self.args.weights[at..at + k * T::BYTES]);
+        }
+        let (mut xs, mut ends) = ([&[][..]; N], [&[][..]; N]);
+        for b in 0..N {
+            (xs[b], ends[b]) = self.x[(i + b) * k..(i + b + 1) * k].as_chunks();
         }
         let mut acc = [[s.splat(0.0); N]; R];
-        for at in (0..k).step_by(LANES) {
-            let mut x = [s.splat(0.0); N];
-            for b in 0..N {
-                x[b] = load_padded(s, &xs[b][at..]);
-            }
+        multiply::<S, T, R, N>(s, rows, xs, &mut acc);
+        if !k.is_multiple_of(LANES) {
             for a in 0..R {
-                let row = &rows[a][at * T::BYTES..];
-                if N == 1 && R > 1 {
-                    s.prefetch(row.as_ptr().wrapping_add(AHEAD));
-                }
-                let w = T::load(s, row);
+                let w = T::load(s, tails[a]);
                 for b in 0..N {
-                    acc[a][b] = s.fma(w, x[b], acc[a][b]);
+                    acc[a][b] = s.fma(w, load_padded(s, ends[b]), acc[a][b]);
                 }
             }
         }
         for b in 0..N {
+            let out = self.args.out.row(i + b);
             for a in 0..R {
-                self.args.out.row(i + b)[r + a] = s.reduce_add(acc[a][b]);
+                out[r + a * apart] = s.reduce_add(acc[a][b]);
             }
         }
     }
 }
 
-/// Bytes ahead of a float row that are asked for.
-const AHEAD: usize = 1024;
+/// Adds the products of R weight rows with N rows of x, lane by lane.
+#[inline(always)]
+pub fn multiply<S: Simd, T: FloatType, const R: usize, const N: usize>(
+    s: S,
+    mut w: [&[T::Sixteen]; R],
+    mut x: [&[[f32; LANES]]; N],
+    acc: &mut [[S::F; N]; R],
+) {
+    // All of one length that the compiler sees, so that the loop checks nothing.
+    let len = x[0].len();
+    for w in &mut w {
+        *w = &w[..len];
+    }
+    for x in &mut x {
+        *x = &x[..len];
+    }
+    for c in 0..len {
+        let mut xs = [s.splat(0.0); N];
+        for b in 0..N {
+            xs[b] = s.load(&x[b][c]);
+        }
+        for a in 0..R {
+            if N == 1 && R > 1 && c % 2 == 0 {
+                s.prefetch(w[a].as_ptr().wrapping_add(c).cast::<u8>().wrapping_add(AHEAD));
+            }
+            let w = T::sixteen(s, &w[a][c]);
+            for b in 0..N {
+                acc[a][b] = s.fma(w, xs[b], acc[a][b]);
+            }
+        }
+    }
+}
+
+/// Bytes ahead of a stream that are asked for: few, or the hardware's own streams get in the way.
+const AHEAD: usize = 256;
