@@ -30,7 +30,9 @@ fn every_llama_toy_has_the_right_logits_on_the_cpu() {
 #[test]
 fn quantised_toys_are_as_near_as_int8_activations_allow() {
     quantised_toys(cpu as Make, "float", 6e-2);
-    quantised_toys(cpu as Make, "int8", 3e-2);
+    // Activations rounded here and there lie up to 3.0e-2 and 2.3e-2 from the exact ones, and are
+    // as far apart as the two together: scales are f32 here and f16 there.
+    quantised_toys(cpu as Make, "int8", 4e-2);
 }
 
 #[test]

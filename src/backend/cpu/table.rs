@@ -4,6 +4,9 @@ use super::kernel::float::{BF16, F16, F32};
 use super::kernel::linear::Linear;
 use super::kernel::quantise::ActKind;
 use super::kernel::unpack::{Q2K, Q3K, Q4K, Q5K, Q6K, Q40, Q41, Q50, Q51, Q80};
+use super::kernel::unpack_grid::{
+    Gridded, IQ1M, IQ1S, IQ2S, IQ2XS, IQ2XXS, IQ3S, IQ3XXS, IQ4NL, IQ4XS, MXFP4, Q8K, TQ10, TQ20,
+};
 use super::simd::Tier;
 use crate::quant::TensorType;
 
@@ -61,6 +64,19 @@ fn linear(kind: TensorType) -> Linear {
         TensorType::Q4_K => Linear::of256::<Q4K>(kind),
         TensorType::Q5_K => Linear::of256::<Q5K>(kind),
         TensorType::Q6_K => Linear::of256::<Q6K>(kind),
-        _ => Linear::generic(kind),
+        TensorType::Q8_K => Linear::of256::<Q8K>(kind),
+        TensorType::IQ4_NL => Linear::of32::<IQ4NL>(kind),
+        TensorType::IQ4_XS => Linear::of256::<IQ4XS>(kind),
+        TensorType::MXFP4 => Linear::of32::<MXFP4>(kind),
+        TensorType::IQ1_S => Linear::of256::<Gridded<IQ1S>>(kind),
+        TensorType::IQ1_M => Linear::of256::<Gridded<IQ1M>>(kind),
+        TensorType::IQ2_XXS => Linear::of256::<Gridded<IQ2XXS>>(kind),
+        TensorType::IQ2_XS => Linear::of256::<Gridded<IQ2XS>>(kind),
+        TensorType::IQ2_S => Linear::of256::<Gridded<IQ2S>>(kind),
+        TensorType::IQ3_XXS => Linear::of256::<Gridded<IQ3XXS>>(kind),
+        TensorType::IQ3_S => Linear::of256::<Gridded<IQ3S>>(kind),
+        TensorType::TQ1_0 => Linear::of256::<Gridded<TQ10>>(kind),
+        TensorType::TQ2_0 => Linear::of256::<TQ20>(kind),
+        TensorType::NVFP4 | TensorType::Q1_0 | TensorType::Q2_0 => Linear::generic(kind),
     }
 }

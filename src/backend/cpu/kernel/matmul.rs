@@ -167,7 +167,7 @@ fn fill32<S: Wide, T: Dot32>(s: S, panel: &mut Panel, r: usize, blocks: &[u8]) {
     }
     let factors = panel.d[r].iter_mut().zip(&mut panel.m[r]);
     for (block, (d, m)) in blocks.chunks_exact(T::BYTES).zip(factors) {
-        *d = s.half(u16::from_le_bytes([block[0], block[1]]));
+        *d = T::d(s, block);
         if T::MIN {
             *m = s.half(u16::from_le_bytes([block[2], block[3]]));
         }
@@ -317,7 +317,11 @@ impl<T: Dot256> Tile for Tile256<T> {
                 for r in 0..R {
                     let w = s.splat_quad(&panel.codes[row + r], k4);
                     for c in 0..C {
-                        acc[r][c] = s.dot_quads::<0>(acc[r][c], w, x[c]);
+                        acc[r][c] = if T::OFFSET == 128 {
+                            s.dot_quads::<128>(acc[r][c], w, x[c])
+                        } else {
+                            s.dot_quads::<0>(acc[r][c], w, x[c])
+                        };
                     }
                 }
             }
@@ -328,7 +332,7 @@ impl<T: Dot256> Tile for Tile256<T> {
                 }
             }
         }
-        if T::OFFSET != 0 {
+        if T::OFFSET != 0 && !(T::OFFSET == 128 && S::SIGNED_QUADS) {
             total = words(s, total, (&panel.offsets, row), x, at);
         }
         let mut values = [[s.splat(0.0); C]; R];

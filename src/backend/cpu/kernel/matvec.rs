@@ -211,7 +211,7 @@ fn pair<S: Wide, T: Dot32, const R: usize>(
         let (dx, sum) = (x.ds[2 * p + i], f32::from(x.sums[2 * p + i]));
         for r in 0..R {
             let block = blocks[r][i];
-            let d = s.half(u16::from_le_bytes([block[0], block[1]]));
+            let d = T::d(s, block);
             acc[r] = (sums[i][r] as f32).mul_add(d * dx, acc[r]);
             if T::MIN {
                 let m = s.half(u16::from_le_bytes([block[2], block[3]]));

@@ -11,7 +11,7 @@ use super::super::simd::Simd;
 #[repr(C, align(64))]
 #[derive(Clone, Debug)]
 pub struct Block256 {
-    /// At most 127.
+    /// At most 127 unless the type's offset is 128.
     pub codes: [u8; 256],
     /// Of every 16.
     pub scales: [i16; 16],
@@ -54,7 +54,7 @@ pub trait Type256: 'static {
     const OFFSET: i32;
     /// Whether blocks have mins.
     const MINS: bool;
-    /// Values under one scale: 16 or 32.
+    /// Values under one scale: 16, 32 or 256.
     const SUB: usize;
     /// Name in kernels' names.
     const NAME: &'static str;
@@ -70,12 +70,18 @@ pub trait Type32: 'static {
     const MIN: bool;
     /// Name in kernels' names.
     const NAME: &'static str;
+    /// Factor on codes.
+    #[inline(always)]
+    fn d<S: Simd>(s: S, block: &[u8]) -> f32 {
+        half_at(s, block, 0)
+    }
     /// Takes a block of `BYTES` bytes apart.
     fn unpack<S: Simd>(s: S, block: &[u8], out: &mut Block32);
 }
 
+/// The f16 at a place of a block.
 #[inline(always)]
-fn half_at<S: Simd>(s: S, b: &[u8], at: usize) -> f32 {
+pub(super) fn half_at<S: Simd>(s: S, b: &[u8], at: usize) -> f32 {
     s.half(u16::from_le_bytes([b[at], b[at + 1]]))
 }
 

@@ -38,6 +38,14 @@ pub trait Wide: Simd {
     fn flip_sign(self, v: Self::B) -> Self::B;
     /// Bit i of the word in every bit of byte i.
     fn spread_bits(self, bits: u64) -> Self::B;
+    /// Eight bytes from each word.
+    fn from_words(self, words: [u64; 8]) -> Self::B;
+    /// a + b, byte by byte.
+    fn add_b(self, a: Self::B, b: Self::B) -> Self::B;
+    /// -v in the bytes whose bit is set.
+    fn negate(self, v: Self::B, bits: u64) -> Self::B;
+    /// Byte i of the table where a nibble is i.
+    fn look_up(self, table: &[u8; 16], nibbles: Self::B) -> Self::B;
     /// 16-bit lanes shifted right; the caller masks what crosses bytes.
     fn shr_b<const N: u32>(self, v: Self::B) -> Self::B;
     /// 16-bit lanes shifted left.
@@ -72,6 +80,14 @@ pub trait Wide: Simd {
     fn sub_shl<const N: u32>(self, a: Self::I, b: Self::I) -> Self::I;
     /// acc + (codes * x summed by pairs) * scales summed by pairs; codes at most 127.
     fn dot_scaled_b(self, acc: Self::I, codes: Self::B, x: Self::B, scales: Self::B) -> Self::I;
+    /// acc + ((codes - 128) * x summed by pairs) * scales summed by pairs.
+    fn dot_scaled_signed(
+        self,
+        acc: Self::I,
+        codes: Self::B,
+        x: Self::B,
+        scales: Self::B,
+    ) -> Self::I;
     /// (codes - OFFSET) * x summed by fours; codes at most 127 unless OFFSET is 128.
     fn dot_offset<const OFFSET: u8>(self, codes: Self::B, x: Self::B) -> Self::I;
     /// mins[i / 2] * sums[i] summed by pairs in the first eight lanes, zeros in the others.
@@ -90,6 +106,19 @@ pub trait Wide: Simd {
     ) -> Option<[f32; 4]> {
         None
     }
+}
+
+/// Four bytes as one number.
+#[inline(always)]
+pub fn quad(codes: &[u8; 256], index: usize) -> i32 {
+    i32::from_le_bytes(codes.as_chunks::<4>().0[index])
+}
+
+/// Two words as one number.
+#[inline(always)]
+pub fn word_pair(words: &[i16; 16], index: usize) -> i32 {
+    let [a, b] = words.as_chunks::<2>().0[index];
+    i32::from(b) << 16 | i32::from(a.cast_unsigned())
 }
 
 /// Code that runs on tiers with fast integer kernels.

@@ -1,6 +1,6 @@
 //! The AVX-512 tier (F, BW, VL, DQ, VNNI, VBMI): sixteen lanes in one register.
 
-use super::wide::{Wide, WideKernel};
+use super::wide::{Wide, WideKernel, quad, word_pair};
 use super::x86_512_rows::{Rows, nibble_rows};
 use super::{Kernel, Simd};
 use std::arch::x86_64::*;
@@ -214,19 +214,6 @@ impl Simd for Avx512 {
     }
 }
 
-/// Four bytes as one number.
-#[inline(always)]
-pub fn quad(codes: &[u8; 256], index: usize) -> i32 {
-    i32::from_le_bytes(codes.as_chunks::<4>().0[index])
-}
-
-/// Two words as one number.
-#[inline(always)]
-pub fn word_pair(words: &[i16; 16], index: usize) -> i32 {
-    let [a, b] = words.as_chunks::<2>().0[index];
-    i32::from(b) << 16 | i32::from(a.cast_unsigned())
-}
-
 /// Loads 32 bytes.
 #[inline(always)]
 unsafe fn half_load(p: *const u8) -> __m256i {
@@ -326,6 +313,30 @@ impl Wide for Avx512 {
         unsafe { _mm512_slli_epi16::<N>(v) }
     }
     #[inline(always)]
+    fn from_words(self, words: [u64; 8]) -> __m512i {
+        let [a, b, c, d, e, f, g, h] = words.map(u64::cast_signed);
+        // SAFETY: the token proves AVX-512.
+        unsafe { _mm512_set_epi64(h, g, f, e, d, c, b, a) }
+    }
+    #[inline(always)]
+    fn add_b(self, a: __m512i, b: __m512i) -> __m512i {
+        // SAFETY: the token proves AVX-512.
+        unsafe { _mm512_add_epi8(a, b) }
+    }
+    #[inline(always)]
+    fn negate(self, v: __m512i, bits: u64) -> __m512i {
+        // SAFETY: the token proves AVX-512.
+        unsafe { _mm512_mask_sub_epi8(v, bits, _mm512_setzero_si512(), v) }
+    }
+    #[inline(always)]
+    fn look_up(self, table: &[u8; 16], nibbles: __m512i) -> __m512i {
+        // SAFETY: the token proves AVX-512; 16 bytes lie in the table.
+        unsafe {
+            let table = _mm512_broadcast_i32x4(_mm_loadu_si128(table.as_ptr().cast()));
+            _mm512_shuffle_epi8(table, nibbles)
+        }
+    }
+    #[inline(always)]
     fn shr_second<const N: u32>(self, v: __m512i) -> __m512i {
         // SAFETY: the token proves AVX-512.
         unsafe { _mm512_mask_srli_epi16::<N>(v, 0xffff_0000, v) }
@@ -402,6 +413,13 @@ impl Wide for Avx512 {
     fn dot_scaled_b(self, acc: __m512i, codes: __m512i, x: __m512i, scales: __m512i) -> __m512i {
         // SAFETY: the token proves AVX-512.
         unsafe { _mm512_dpwssd_epi32(acc, _mm512_maddubs_epi16(codes, x), scales) }
+    }
+    #[inline(always)]
+    fn dot_scaled_signed(self, acc: __m512i, w: __m512i, x: __m512i, scales: __m512i) -> __m512i {
+        let w = self.flip_sign(w);
+        // SAFETY: the token proves AVX-512.
+        let (bits, w) = unsafe { (_mm512_movepi8_mask(w), _mm512_abs_epi8(w)) };
+        self.dot_scaled_b(acc, w, self.negate(x, bits), scales)
     }
     #[inline(always)]
     fn dot_offset<const OFFSET: u8>(self, codes: __m512i, x: __m512i) -> __m512i {

@@ -1,9 +1,8 @@
 //! [`Wide`] for AVX2 and AVX-VNNI: 64 bytes or sixteen i32 in two registers. The two differ in how
 //! they add products of bytes and of words.
 
-use super::wide::Wide;
+use super::wide::{Wide, quad, word_pair};
 use super::x86::{Avx2, AvxVnni};
-use super::x86_512::{quad, word_pair};
 use std::arch::x86_64::*;
 
 type Pair = [__m256i; 2];
@@ -129,6 +128,35 @@ macro_rules! wide {
                 }
             }
             #[inline(always)]
+            fn from_words(self, words: [u64; 8]) -> Pair {
+                let [a, b, c, d, e, f, g, h] = words.map(u64::cast_signed);
+                // SAFETY: the token proves AVX2.
+                unsafe { [_mm256_set_epi64x(d, c, b, a), _mm256_set_epi64x(h, g, f, e)] }
+            }
+            #[inline(always)]
+            fn add_b(self, a: Pair, b: Pair) -> Pair {
+                // SAFETY: the token proves AVX2.
+                unsafe { [_mm256_add_epi8(a[0], b[0]), _mm256_add_epi8(a[1], b[1])] }
+            }
+            #[inline(always)]
+            fn negate(self, v: Pair, bits: u64) -> Pair {
+                let m = self.spread_bits(bits);
+                // SAFETY: the token proves AVX2.
+                unsafe {
+                    let (a, b) = (_mm256_xor_si256(v[0], m[0]), _mm256_xor_si256(v[1], m[1]));
+                    [_mm256_sub_epi8(a, m[0]), _mm256_sub_epi8(b, m[1])]
+                }
+            }
+            #[inline(always)]
+            fn look_up(self, table: &[u8; 16], nibbles: Pair) -> Pair {
+                // SAFETY: the token proves AVX2; 16 bytes lie in the table.
+                unsafe {
+                    let table = _mm256_broadcastsi128_si256(_mm_loadu_si128(table.as_ptr().cast()));
+                    let lo = _mm256_shuffle_epi8(table, nibbles[0]);
+                    [lo, _mm256_shuffle_epi8(table, nibbles[1])]
+                }
+            }
+            #[inline(always)]
             fn shr_second<const N: u32>(self, v: Pair) -> Pair {
                 // SAFETY: the token proves AVX2.
                 unsafe { [v[0], _mm256_srl_epi16(v[1], _mm_cvtsi32_si128(N.cast_signed()))] }
@@ -234,6 +262,16 @@ macro_rules! wide {
                     let lo = _mm256_maddubs_epi16(codes[0], x[0]);
                     let hi = _mm256_maddubs_epi16(codes[1], x[1]);
                     [$dot_words(acc[0], lo, scales[0]), $dot_words(acc[1], hi, scales[1])]
+                }
+            }
+            #[inline(always)]
+            fn dot_scaled_signed(self, acc: Pair, codes: Pair, x: Pair, scales: Pair) -> Pair {
+                let w = self.flip_sign(codes);
+                // SAFETY: the token proves AVX2.
+                unsafe {
+                    let x = [_mm256_sign_epi8(x[0], w[0]), _mm256_sign_epi8(x[1], w[1])];
+                    let w = [_mm256_abs_epi8(w[0]), _mm256_abs_epi8(w[1])];
+                    self.dot_scaled_b(acc, w, x, scales)
                 }
             }
             #[inline(always)]

@@ -1,0 +1,152 @@
+//! The types of `unpack_grid` in registers.
+
+use super::super::simd::wide::Wide;
+use super::matvec::{Dot32, Dot256, Parts};
+use super::registers::{FOURS, IN_ORDER, PLANE_HALVES, PLANES, bytes, dot_sixteens, half, x_of};
+use super::unpack_grid::{
+    FP4_CODES, Grid, Gridded, IQ4_CODES, IQ4NL, IQ4XS, MXFP4, Q8K, TQ20, iq4_scales,
+};
+
+impl<T: Grid> Dot256 for Gridded<T> {
+    const HALVES: [[usize; 2]; 4] = IN_ORDER;
+    #[inline(always)]
+    fn codes<S: Wide>(s: S, b: &[u8]) -> [S::B; 4] {
+        let mut codes = [s.splat_b(0); 4];
+        for part in 0..4 {
+            let (words, signs) = T::codes(b, part);
+            codes[part] = s.from_words(words);
+            if T::SIGNED {
+                codes[part] = s.add_b(s.negate(codes[part], signs), s.splat_b(64));
+            }
+        }
+        codes
+    }
+    #[inline(always)]
+    fn scales(b: &[u8]) -> ([i8; 16], [i8; 16]) {
+        (T::scales(b), [0; 16])
+    }
+    #[inline(always)]
+    fn factors<S: Wide>(s: S, b: &[u8]) -> [f32; 2] {
+        [T::d(s, b), 0.0]
+    }
+    #[inline(always)]
+    fn dot<S: Wide>(s: S, b: &[u8], x: &[i8; 256], sums: &[i16; 16]) -> Parts<S> {
+        let scales = T::scales(b);
+        let mut t = s.zero_i();
+        for part in 0..4 {
+            let (words, signs) = T::codes(b, part);
+            // Signs go to x: then magnitudes are codes, and nothing has to be subtracted.
+            let x = x_of(s, x, IN_ORDER[part]);
+            let x = if T::SIGNED { s.negate(x, signs) } else { x };
+            let scale = s.pick16(&scales, &FOURS[part]);
+            t = s.dot_scaled_b(t, s.from_words(words), x, scale);
+        }
+        if !T::SIGNED {
+            t = s.sub_shl::<4>(t, s.dot_sums(&scales, sums));
+        }
+        Parts { t, m: None, d: T::d(s, b), dmin: 0.0 }
+    }
+}
+
+impl Dot256 for TQ20 {
+    const HALVES: [[usize; 2]; 4] = PLANE_HALVES;
+    #[inline(always)]
+    fn codes<S: Wide>(s: S, b: &[u8]) -> [S::B; 4] {
+        let mask = s.splat_b(3);
+        let q = s.load_b(bytes(b, 0));
+        let (q2, q4, q6) = (s.shr_b::<2>(q), s.shr_b::<4>(q), s.shr_b::<6>(q));
+        [s.and_b(q, mask), s.and_b(q2, mask), s.and_b(q4, mask), s.and_b(q6, mask)]
+    }
+    #[inline(always)]
+    fn scales(_: &[u8]) -> ([i8; 16], [i8; 16]) {
+        ([1; 16], [0; 16])
+    }
+    #[inline(always)]
+    fn factors<S: Wide>(s: S, b: &[u8]) -> [f32; 2] {
+        [half(s, b, 64), 0.0]
+    }
+    #[inline(always)]
+    fn dot<S: Wide>(s: S, b: &[u8], x: &[i8; 256], sums: &[i16; 16]) -> Parts<S> {
+        let t = dot_sixteens(s, Self::codes(s, b), x, &[1; 16], (&PLANE_HALVES, &PLANES));
+        let t = s.sub_shl::<0>(t, s.dot_sums(&[1; 16], sums));
+        Parts { t, m: None, d: half(s, b, 64), dmin: 0.0 }
+    }
+}
+
+/// Lanes of T of codes with 128 added, in order, where each sixteen has a scale.
+#[inline(always)]
+fn dot_signed<S: Wide>(s: S, codes: [S::B; 4], x: &[i8; 256], scales: &[i8; 16]) -> S::I {
+    let mut t = s.zero_i();
+    for part in 0..4 {
+        let scale = s.pick16(scales, &FOURS[part]);
+        t = s.dot_scaled_signed(t, codes[part], x_of(s, x, IN_ORDER[part]), scale);
+    }
+    t
+}
+
+impl Dot256 for Q8K {
+    const HALVES: [[usize; 2]; 4] = IN_ORDER;
+    #[inline(always)]
+    fn codes<S: Wide>(s: S, b: &[u8]) -> [S::B; 4] {
+        let mut codes = [s.splat_b(0); 4];
+        for part in 0..4 {
+            codes[part] = s.flip_sign(s.load_b(bytes(b, 4 + 64 * part)));
+        }
+        codes
+    }
+    #[inline(always)]
+    fn scales(_: &[u8]) -> ([i8; 16], [i8; 16]) {
+        ([1; 16], [0; 16])
+    }
+    #[inline(always)]
+    fn factors<S: Wide>(_: S, b: &[u8]) -> [f32; 2] {
+        [f32::from_le_bytes(*bytes(b, 0)), 0.0]
+    }
+    #[inline(always)]
+    fn dot<S: Wide>(s: S, b: &[u8], x: &[i8; 256], _: &[i16; 16]) -> Parts<S> {
+        let t = dot_signed(s, Self::codes(s, b), x, &[1; 16]);
+        Parts { t, m: None, d: f32::from_le_bytes(*bytes(b, 0)), dmin: 0.0 }
+    }
+}
+
+impl Dot256 for IQ4XS {
+    const HALVES: [[usize; 2]; 4] = IN_ORDER;
+    #[inline(always)]
+    fn codes<S: Wide>(s: S, b: &[u8]) -> [S::B; 4] {
+        let mut codes = [s.splat_b(0); 4];
+        for part in 0..4 {
+            let nibbles = s.nibbles(bytes(b, 8 + 32 * part), bytes(b, 24 + 32 * part));
+            codes[part] = s.look_up(&IQ4_CODES, nibbles);
+        }
+        codes
+    }
+    #[inline(always)]
+    fn scales(b: &[u8]) -> ([i8; 16], [i8; 16]) {
+        (iq4_scales(b), [0; 16])
+    }
+    #[inline(always)]
+    fn factors<S: Wide>(s: S, b: &[u8]) -> [f32; 2] {
+        [half(s, b, 0), 0.0]
+    }
+    #[inline(always)]
+    fn dot<S: Wide>(s: S, b: &[u8], x: &[i8; 256], _: &[i16; 16]) -> Parts<S> {
+        let t = dot_signed(s, Self::codes(s, b), x, &iq4_scales(b));
+        Parts { t, m: None, d: half(s, b, 0), dmin: 0.0 }
+    }
+}
+
+impl Dot32 for IQ4NL {
+    const OFFSET: u8 = 128;
+    #[inline(always)]
+    fn codes<S: Wide>(s: S, a: &[u8], b: &[u8]) -> S::B {
+        s.look_up(&IQ4_CODES, s.nibbles(bytes(a, 2), bytes(b, 2)))
+    }
+}
+
+impl Dot32 for MXFP4 {
+    const OFFSET: u8 = 16;
+    #[inline(always)]
+    fn codes<S: Wide>(s: S, a: &[u8], b: &[u8]) -> S::B {
+        s.look_up(&FP4_CODES, s.nibbles(bytes(a, 1), bytes(b, 1)))
+    }
+}
