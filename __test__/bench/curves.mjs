@@ -3,7 +3,7 @@
 
 import { resolve } from 'node:path';
 import { measured } from './child.mjs';
-import { limitsMeter } from './machine.mjs';
+import { checkBuilt, limitsMeter } from './machine.mjs';
 import { begin, save } from './record.mjs';
 import { columns, digits, figure, summary } from './stats.mjs';
 import { workload } from './workload.mjs';
@@ -13,6 +13,7 @@ const SHORT = 128;
 
 /** Runs the bench; the exit status. */
 export async function curves(file, options) {
+  checkBuilt();
   const path = resolve(file);
   const work = await workload(path);
   const limits = limitsMeter();

@@ -31,18 +31,39 @@ export function machine() {
   };
 }
 
-/** What was measured: Node, and this repository's commit ('+' where files differ from it). */
+/** What of this repository an addon or a bench is built from. */
+const SOURCES = ['src', 'Cargo.toml', 'Cargo.lock'];
+
+/** What was measured: Node, and the last commit of the sources ('+': with changes since). */
 export function versions() {
-  const git = (...args) =>
-    spawnSync('git', args, { cwd: ROOT, encoding: 'utf8' }).stdout?.trim() ?? '';
-  const changed = git('status', '--porcelain', '--', 'src', 'Cargo.toml', 'Cargo.lock');
-  const commit = git('rev-parse', '--short=12', 'HEAD');
+  const changed = git('status', '--porcelain', '--', ...SOURCES);
+  const commit = git('log', '-1', '--format=%h', '--abbrev=12', '--', ...SOURCES);
   const { version } = JSON.parse(text(join(ROOT, 'package.json')));
   return {
     node: process.versions.node,
     'node-chord': version,
     commit: commit ? commit + (changed ? '+' : '') : null,
   };
+}
+
+/** Throws if a source is newer than the addon in dist/, which would be measured in its place. */
+export function checkBuilt() {
+  const time = (path) => fs.statSync(path, { throwIfNoEntry: false })?.mtimeMs ?? 0;
+  const newest = (paths) => Math.max(0, ...paths.map((path) => time(join(ROOT, path))));
+  const sources = git('ls-files', '--', ...SOURCES).split('\n');
+  if (newest(sources) > newest(addons())) {
+    throw new Error('the addon is older than its sources: npm run build');
+  }
+}
+
+/** The built addons, as paths below the root. */
+export function addons() {
+  const names = fs.existsSync(join(ROOT, 'dist')) ? fs.readdirSync(join(ROOT, 'dist')) : [];
+  return names.filter((name) => name.endsWith('.node')).map((name) => join('dist', name));
+}
+
+function git(...args) {
+  return spawnSync('git', args, { cwd: ROOT, encoding: 'utf8' }).stdout?.trim() ?? '';
 }
 
 /**

@@ -1,6 +1,6 @@
 #!/usr/bin/env node
 // `npm run bench -- COMMAND`: benches end to end, their records, and the page made of them.
-// Builds nothing but the Rust benches: run `npm run build` before.
+// Builds nothing but the Rust benches: run `npm run build` before; an old addon is refused.
 
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -61,7 +61,12 @@ program
   .description('draws docs/benchmarks.md and its plots from the records')
   .action(() => draw());
 
-await program.parseAsync();
+try {
+  await program.parseAsync();
+} catch (error) {
+  console.error(error.message);
+  process.exitCode = 1;
+}
 
 function output(command) {
   return command

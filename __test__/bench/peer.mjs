@@ -6,7 +6,7 @@ import * as fs from 'node:fs';
 import { join, relative, resolve } from 'node:path';
 import { measured } from './child.mjs';
 import { Journal } from './journal.mjs';
-import { limitsMeter, ROOT, versions } from './machine.mjs';
+import { addons, checkBuilt, limitsMeter, ROOT, versions } from './machine.mjs';
 import { begin, save } from './record.mjs';
 import { columns, digits, figure, median, percent, summary } from './stats.mjs';
 import { better, shares, stamp, workload } from './workload.mjs';
@@ -34,10 +34,15 @@ const METRICS = [
 
 /** Runs the bench; the exit status: 3 if time was over and the same command would go on. */
 export async function peer(files, options) {
+  checkBuilt();
   installPeer(options.folder);
   const paths = files.map((file) => resolve(file));
   const subject = [paths.map(stamp), options.rounds, options.defaultRounds, options.tokens];
-  subject.push(options.prompt ?? 'auto', addon(), versions());
+  subject.push(
+    options.prompt ?? 'auto',
+    addons().map((path) => stamp(join(ROOT, path))),
+  );
+  subject.push(versions());
   const journal = new Journal(options.folder, subject, options.fresh);
   if (journal.size > 0) console.log(`Going on after ${journal.size} runs that began earlier.`);
   const finish = begin('peer', journal.began);
@@ -72,13 +77,6 @@ function installPeer(folder) {
     shell: process.platform === 'win32',
   });
   if (installed.status !== 0) throw new Error(`npm install node-llama-cpp@${PEER} failed`);
-}
-
-/** The built addon, so that a journal of another one is not gone on with. */
-function addon() {
-  const folder = join(ROOT, 'dist');
-  const names = fs.readdirSync(folder).filter((name) => name.endsWith('.node'));
-  return names.map((name) => stamp(join(folder, name)));
 }
 
 /** True once every run is in the journal; false when time is over before. */

@@ -79,10 +79,12 @@ function upright(most) {
 }
 
 function svg({ title, x, y, names, parts }) {
+  let left = BOX.left;
   const legend = names.map((name, index) => {
-    const left = BOX.left + index * Math.min(250, (BOX.right - BOX.left) / names.length);
     const mark = `<path class="line s${index}" d="M${short(left)} 50h22"/>`;
-    return mark + shape(index, left + 11, 50) + text(left + 28, 54, name, 'soft');
+    const entry = mark + shape(index, left + 11, 50) + text(left + 28, 54, name, 'soft');
+    left += 56 + 6.8 * name.length;
+    return entry;
   });
   const middle = (BOX.top + BOX.bottom) / 2;
   const turned = `<g transform="translate(16 ${short(middle)}) rotate(-90)">`;

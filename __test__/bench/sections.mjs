@@ -16,16 +16,15 @@ export function chapter(name, record) {
 /** Where, when, with what, and how quiet it was. */
 function origin({ began, ended, machine, versions, noise }) {
   const minute = (time) => time.slice(0, 16).replace('T', ' ');
-  const kind = machine.virtual ? 'virtual machine, ' : '';
-  const features = machine.features.join(' ');
   const family = machine.family ? ` (family ${machine.family})` : '';
-  const steal = `${percent(noise.steal)} stolen by the host, ${percent(noise.others)} taken by`;
+  const kind = machine.virtual ? 'a virtual machine' : 'a machine';
   const engines = Object.entries(versions).map(([name, version]) => `${name} ${version}`);
   return [
-    `${minute(began)} to ${minute(ended)} UTC. ${machine.cpu}${family}, ${kind}`,
-    `${machine.cores} cores, ${machine.memoryGiB} GiB, ${machine.kernel}; ${features}.`,
-    `${engines.join(', ')}. Of all processor time ${steal} other processes; load at the start`,
-    `${noise.loadAtStart}.`,
+    `${minute(began)} to ${minute(ended).slice(11)} UTC, ${engines.join(', ')}.`,
+    `${machine.cpu}${family}, ${kind} of ${machine.cores} cores and ${machine.memoryGiB} GiB,`,
+    `${machine.kernel}, huge pages: ${machine.hugePages}; ${machine.features.join(' ')}.`,
+    `Of all processor time the host kept ${percent(noise.steal)} and other processes took`,
+    `${percent(noise.others)}; the load was ${noise.loadAtStart} at the start.`,
   ].join('\n');
 }
 
