@@ -135,6 +135,7 @@ pub fn load(
         backend,
         plan: plan.clone(),
         store: store.clone(),
+        files: file.parts().iter().map(|part| part.path.display().to_string()).collect(),
         tokenizer: tokenizer.clone(),
         kv_pages: n_ctx.div_ceil(PAGE_TOKENS),
         n_ctx,

@@ -123,6 +123,7 @@ fn start(path: &Path, threads: usize, chunk: Option<usize>) -> Subject {
         backend: Box::new(backend),
         plan,
         store,
+        files: Vec::new(),
         tokenizer,
         kv_pages: 64,
         n_ctx: N_CTX,

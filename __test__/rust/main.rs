@@ -16,6 +16,7 @@ mod kernels;
 mod logits;
 mod malformed;
 mod measure;
+mod numeric;
 mod place;
 mod quant;
 mod reference;

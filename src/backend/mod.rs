@@ -2,6 +2,7 @@
 //! or the name of an architecture.
 
 pub mod cpu;
+pub mod finite;
 pub mod reference;
 
 use crate::error::Result;

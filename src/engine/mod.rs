@@ -7,6 +7,7 @@ pub mod command;
 pub mod inbox;
 pub mod kv;
 pub mod logprobs;
+mod numeric;
 mod pass;
 pub mod philox;
 pub mod queue;
@@ -41,6 +42,8 @@ pub struct Setup {
     pub plan: Arc<Plan>,
     /// Where the weights are.
     pub store: Arc<dyn Weights>,
+    /// The files that the weights come from, as errors name them, by part.
+    pub files: Vec<String>,
     /// How tokens become text.
     pub tokenizer: Arc<dyn Vocabulary>,
     /// Pages of the KV cache that may be committed together; at least `n_ctx` tokens' worth.

@@ -68,7 +68,9 @@ impl Engine {
                 self.pace.waited(pass_ms, stall_ms);
                 let now = self.store.cost();
                 self.spend(&parts, (now.0 - before.0, now.1.saturating_sub(before.1)));
-                for (number, fate) in self.deliver(&parts) {
+                let mut fates = self.deliver(&parts);
+                self.explain(&batch, &mut fates);
+                for (number, fate) in fates {
                     self.end(number, fate);
                 }
             }

@@ -179,8 +179,8 @@ pub fn check_finite(logits: &[f32], position: usize) -> Result<()> {
         Some(logit) => {
             let what = if logit.is_nan() { "NaN" } else { "infinite" };
             let text = format!(
-                "logits of token {position} are {what}: the file's weights are damaged, or the \
-                 model needs more range than this device computes with"
+                "logits of token {position} are {what}: the model needs more range than this \
+                 device computes with"
             );
             Err(Error::new(Code::Numeric, text).with("token", position))
         }

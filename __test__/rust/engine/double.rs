@@ -244,6 +244,7 @@ pub fn start(shape: Shape) -> (Handle, Arc<Control>) {
         backend: Box::new(backend),
         plan: Arc::new(plan),
         store: Arc::new(NoWeights),
+        files: Vec::new(),
         tokenizer: Arc::new(Letters),
         kv_pages: shape.kv_pages,
         n_ctx: shape.n_ctx,
