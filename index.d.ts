@@ -46,6 +46,12 @@ export function loadModel(path: Path, options?: LoadOptions): Promise<Model>;
 export function loadModel(options: LoadOptions & { path: Path }): Promise<Model>;
 /** What could compute, also what is unusable, with the reason. */
 export function devices(): Promise<Device[]>;
+/**
+ * What `loadModel` with these options would lead to, by its own function: budgets, what stays in
+ * memory, bytes to read, tokens a second to expect. Loads nothing; to know the speed it measures
+ * kernels and disk for a fraction of a second.
+ */
+export function estimate(path: Path, options?: LoadOptions): Promise<Estimate>;
 /** What a file holds and whether it can be run; reads no weights. */
 export function inspect(path: Path, options?: Abortable): Promise<GgufInfo>;
 /** The tokenizer of a file; needs no weights: vocabulary-only files too. */
@@ -77,11 +83,18 @@ export interface LoadOptions extends Task {
   device?: 'auto' | DeviceId | readonly DeviceId[] | undefined;
   /**
    * Hard limits. `ram`: all that the model takes; default `'auto'`: what this process or container
-   * has, less a reserve. `kv`: of that, for the KV cache; default `'auto'`: one full session, at
-   * most a quarter. A model that does not fit is streamed from disk; below the smallest budget that
-   * works it is refused with `ERR_INSUFFICIENT_MEMORY`, which names that budget.
+   * has, less a reserve; models with `'auto'` share that, and grow when another is closed. `vram`:
+   * of each device; default `'auto'`. `kv`: of these, for the KV cache; default `'auto'`: one full
+   * session, at most a quarter. A model that does not fit is streamed from disk; below the smallest
+   * budget that works it is refused with `ERR_INSUFFICIENT_MEMORY`, which names that budget.
    */
-  memory?: { ram?: Bytes | 'auto' | undefined; kv?: Bytes | 'auto' | undefined } | undefined;
+  memory?:
+    | {
+        ram?: Bytes | 'auto' | undefined;
+        vram?: Bytes | 'auto' | undefined;
+        kv?: Bytes | 'auto' | undefined;
+      }
+    | undefined;
   /** Groups that are read ahead while a model is streamed, 0..64. Default `'auto'`. */
   prefetch?: number | 'auto' | undefined;
   /** How weights are read. Default `'auto'`: mapped if all fits, else direct. */
@@ -111,6 +124,8 @@ export class Model implements AsyncDisposable {
   readonly closed: boolean;
   /** A snapshot of what it does and holds; after closing the last one. */
   stats(): Stats;
+  /** What loading its file would lead to; options left out are as they are now. Changes nothing. */
+  estimate(options?: LoadOptions): Promise<Estimate>;
   /** Continues a text or tokens. Starts at once. */
   generate(
     prompt: string | Tokens,
@@ -145,6 +160,14 @@ export class Model implements AsyncDisposable {
     messages: readonly Message[],
     options?: ChatOptions,
   ): Promise<{ text: string; tokens: Uint32Array }>;
+  /**
+   * Changes what is given, of the memory too, between two passes: running generations go on with
+   * the same text. What the new budget lacks is given back, what it has more is filled by the next
+   * passes. Its context stays. After a refusal everything is as it was.
+   */
+  configure(
+    options: Pick<LoadOptions, 'memory' | 'prefetch' | 'threads' | 'signal'>,
+  ): Promise<void>;
   /** Ends after the pass in flight; what runs or waits rejects with `ERR_CLOSED`. Idempotent. */
   close(): Promise<void>;
   /** `close()`, for `await using`. */
@@ -528,6 +551,28 @@ export interface Group {
   device: string;
   /** Held in memory, streamed each pass, or kept while used. */
   place: 'pinned' | 'streamed' | 'cached';
+}
+
+/** What loading a model would lead to. */
+export interface Estimate {
+  /** Whether `loadModel` works so, here and now. If not, the rest is of the smallest budget. */
+  fits: boolean;
+  /** The host's memory. */
+  ram: Budget;
+  /** Each device's memory. */
+  vram: Record<string, Budget>;
+  /** The smallest budgets that work. */
+  minimum: { ram: number; vram: number };
+  /** Bytes of weights that a pass reads, once all that stays is there. */
+  bytesPerPass: number;
+  /** Tokens that a session may hold. */
+  contextLength: number;
+  /** To expect of one generation with a short context. */
+  tokensPerSecond: number;
+  /** To expect of a long prompt. */
+  promptTokensPerSecond: number;
+  /** Each group, in plan order. */
+  groups: Group[];
 }
 
 /** What a model does and holds. */

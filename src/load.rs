@@ -2,8 +2,11 @@
 //! memory is for, refuses what does not fit before it is allocated, maps the weights, starts.
 
 pub mod budget;
+pub mod estimate;
 mod ledger;
 pub mod memory;
+mod rates;
+pub mod share;
 
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,17 +18,15 @@ use crate::backend::{Backend, KvType, PAGE_TOKENS};
 use crate::engine::{self, Handle, Setup};
 use crate::error::{Code, Error, Field, Result};
 use crate::gguf;
-use crate::load::budget::Memory;
+use crate::load::ledger::{Tenant, Want};
+use crate::load::share::{Asked, Share};
 use crate::model::{self, Spec};
-use crate::place::{self, Placement};
+use crate::place::{self, Placement, Request};
 use crate::plan::Plan;
 use crate::plan::residency::Units;
 use crate::store::{self, Store};
 use crate::tokenizer::Tokenizer;
 
-/// Generations stepped together by default: decodes share the reading of the weights, and more
-/// than this rarely wait at once in one process.
-const MAX_CONCURRENT: usize = 8;
 /// Generations that may wait by default.
 const MAX_QUEUED: usize = 1024;
 
@@ -55,6 +56,8 @@ pub struct LoadOptions {
     pub ram_bytes: Option<u64>,
     /// Of those, for the KV cache.
     pub kv_bytes: Option<u64>,
+    /// Bytes of each device's memory.
+    pub vram_bytes: Option<u64>,
     /// CPU threads.
     pub threads: Option<usize>,
     /// Kernel tier.
@@ -91,14 +94,12 @@ pub struct Loaded {
     pub tier: String,
     /// Backend's name.
     pub backend: String,
-    /// What its memory is for.
-    pub memory: Memory,
-    /// Where everything lives.
+    /// Where everything lived when it was loaded.
     pub placement: Placement,
+    /// Its share of memory, which may change.
+    pub share: Arc<Share>,
     /// Where its weights are, as long as the engine runs.
     pub store: Weak<Store>,
-    /// Generations stepped together.
-    pub max_concurrent: usize,
 }
 
 /// Loads a model. `progress` hears of bytes done and in all; `cancel` gives up with `ABORT_ERR`.
@@ -112,39 +113,44 @@ pub fn load(
     progress: &mut dyn FnMut(u64, u64),
     cancel: &AtomicBool,
 ) -> Result<Loaded> {
-    let go_on = || if cancel.load(Ordering::Relaxed) { Err(aborted()) } else { Ok(()) };
-    go_on()?;
-    check_devices(options)?;
-    let file = gguf::File::open(path)?;
-    go_on()?;
-    let spec = model::describe(&file)?;
-    let plan = Arc::new(model::plan(&file)?);
+    budget::check_machine(options.ram_bytes)?;
+    let Read { file, spec, plan, backend } = read(path, options, cancel)?;
     progress(0, file.bytes());
-    go_on()?;
+    go_on(cancel)?;
     let tokenizer = Arc::new(Tokenizer::from_meta(file.meta())?);
     check_vocabulary(&tokenizer, &plan, file.path())?;
     let template_source = template_source(file.meta());
-    go_on()?;
-    let backend = backend(options, &plan)?;
-    let max_concurrent = options.max_concurrent.unwrap_or(MAX_CONCURRENT);
-    let (placement, store) = placed(&file, &plan, options, backend.as_ref(), max_concurrent)?;
+    go_on(cancel)?;
+    let units = Units::of(&plan);
+    let request = budget::request(options, backend.as_ref());
+    let (placement, store, tenant) = placed(&file, (&plan, &units), options, &request)?;
     let n_ctx = placement.n_ctx;
-    go_on()?;
+    go_on(cancel)?;
+    let number = tenant.number;
     let (tier, name) = (backend.tier().to_owned(), backend.name().to_owned());
     let handle = engine::start(Setup {
         backend,
         plan: plan.clone(),
-        store: store.clone(),
+        store: Arc::new(tenant),
         files: file.parts().iter().map(|part| part.path.display().to_string()).collect(),
         tokenizer: tokenizer.clone(),
         kv_pages: n_ctx.div_ceil(PAGE_TOKENS),
         n_ctx,
-        max_concurrent,
+        max_concurrent: budget::generations(options),
         max_queued: options.max_queued.unwrap_or(MAX_QUEUED),
         chunk: options.chunk,
-        rows_max: placement.rows,
-        streams: placement.streamed.is_some(),
+        bounds: share::bounds(&placement),
     })?;
+    let asked = Asked {
+        ram: options.ram_bytes,
+        kv: options.kv_bytes,
+        prefetch: options.prefetch,
+        threads: options.threads,
+    };
+    let store = Arc::downgrade(&store);
+    let whose = (handle.clone(), store.clone());
+    let share =
+        Share::new((plan.clone(), units), request, (asked, placement.clone()), whose, number);
     progress(file.bytes(), file.bytes());
     Ok(Loaded {
         handle,
@@ -156,26 +162,48 @@ pub fn load(
         n_ctx,
         tier,
         backend: name,
-        memory: placement.budget,
         placement,
-        store: Arc::downgrade(&store),
-        max_concurrent,
+        share,
+        store,
     })
+}
+
+/// A file that was read, and what would run it.
+struct Read {
+    file: gguf::File,
+    spec: Spec,
+    plan: Arc<Plan>,
+    backend: Box<dyn Backend>,
+}
+
+fn read(path: &Path, options: &LoadOptions, cancel: &AtomicBool) -> Result<Read> {
+    go_on(cancel)?;
+    check_devices(options)?;
+    let file = gguf::File::open(path)?;
+    go_on(cancel)?;
+    let spec = model::describe(&file)?;
+    let plan = Arc::new(model::plan(&file)?);
+    go_on(cancel)?;
+    let backend = backend(options, &plan)?;
+    Ok(Read { file, spec, plan, backend })
+}
+
+fn go_on(cancel: &AtomicBool) -> Result<()> {
+    if cancel.load(Ordering::Relaxed) { Err(aborted()) } else { Ok(()) }
 }
 
 /// Decides where everything lives, and puts the weights there. Nobody else decides meanwhile.
 fn placed(
     file: &gguf::File,
-    plan: &Arc<Plan>,
+    (plan, units): (&Arc<Plan>, &Units),
     options: &LoadOptions,
-    backend: &dyn Backend,
-    max_concurrent: usize,
-) -> Result<(Placement, Arc<Store>)> {
+    request: &Request,
+) -> Result<(Placement, Arc<Store>, Tenant)> {
     let mut ledger = ledger::open();
-    let outstanding = ledger.outstanding();
-    let available = memory::available().map(|bytes| bytes.saturating_sub(outstanding));
-    let request = budget::request(options, backend, available, max_concurrent);
-    let placement = place::place(plan, &Units::of(plan), &request)?;
+    let best = place::place(plan, units, &Request { limit: options.ram_bytes, ..*request })?;
+    let want = Want { least: best.minimum, most: best.budget.total() };
+    let limit = budget::limit(options.ram_bytes, ledger.admit(want, true));
+    let placement = place::place(plan, units, &Request { limit, ..*request })?;
     let store = Arc::new(match &placement.streamed {
         None => Store::open(file, plan)?,
         Some(residence) => {
@@ -184,12 +212,13 @@ fn placed(
             Store::stream(file, plan, residence.clone(), opener)?
         }
     });
-    ledger.promise(placement.budget.total(), &store);
-    Ok((placement, store))
+    let tenant = ledger.promise(placement.budget.total(), &store);
+    Ok((placement, store, tenant))
 }
 
 /// `ERR_DEVICE` for a device in demand that this build cannot use.
 fn check_devices(options: &LoadOptions) -> Result<()> {
+    budget::check_devices(options.vram_bytes)?;
     let other = options.devices.iter().find(|id| !matches!(id.as_str(), "auto" | "cpu" | "cpu:0"));
     let Some(id) = other else { return Ok(()) };
     let kind = id.split(':').next().unwrap_or_default();
@@ -206,15 +235,15 @@ fn check_devices(options: &LoadOptions) -> Result<()> {
 }
 
 fn backend(options: &LoadOptions, plan: &Arc<Plan>) -> Result<Box<dyn Backend>> {
-    let (kv_k, kv_v) = options.kv_type.unwrap_or((KvType::F16, KvType::F16));
     match options.engine {
         Engine::Reference => Ok(Box::new(Reference::new(plan.clone())?)),
-        Engine::Cpu => {
-            let (threads, tier) = (options.threads, options.tier.clone());
-            let config = cpu::Config { threads, tier, kv_k, kv_v };
-            Ok(Box::new(Cpu::new(plan.clone(), config)?))
-        }
+        Engine::Cpu => Ok(Box::new(Cpu::new(plan.clone(), cpu_config(options))?)),
     }
+}
+
+fn cpu_config(options: &LoadOptions) -> cpu::Config {
+    let (kv_k, kv_v) = options.kv_type.unwrap_or((KvType::F16, KvType::F16));
+    cpu::Config { threads: options.threads, tier: options.tier.clone(), kv_k, kv_v }
 }
 
 /// The tokenizer must not name tokens that the model cannot embed.
@@ -240,5 +269,5 @@ pub fn template_source(meta: &gguf::Meta) -> Result<Option<String>> {
 }
 
 fn aborted() -> Error {
-    Error::new(Code::Abort, "loading was aborted")
+    Error::new(Code::Abort, "this was called off")
 }

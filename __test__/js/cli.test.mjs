@@ -55,7 +55,7 @@ test('run --memory streams the model and prints the same text', () => {
 
 test('help and version are no failures', () => {
   for (const flag of ['--help', '--version']) assert.equal(chord([flag]).status, 0);
-  for (const name of ['run', 'chat', 'inspect', 'diff', 'devices']) {
+  for (const name of ['run', 'chat', 'inspect', 'estimate', 'bench', 'diff', 'devices']) {
     const { status, stdout } = chord([name, '--help']);
     assert.equal(status, 0);
     assert.match(stdout, /--json/);
@@ -209,3 +209,30 @@ function hasScript() {
   const { stdout } = spawnSync('script', ['--version'], { encoding: 'utf8' });
   return Boolean(stdout?.includes('util-linux'));
 }
+
+test(
+  'run --stats draws below the text on a terminal, and tidies up',
+  { skip: !hasScript() },
+  () => {
+    const flags = '--max-tokens 40 --ignore-eos --io direct --stats';
+    const run = `"${process.execPath}" "${CHORD}" run "${MODEL}" Once ${flags}`;
+    const options = { encoding: 'utf8', env: { ...process.env, TERM: 'xterm' }, input: '' };
+    const { stdout } = spawnSync(
+      'script',
+      ['-qec', `stty rows 24 cols 80; ${run}`, '/dev/null'],
+      options,
+    );
+    assert.ok(stdout.includes('\x1b[1;22r'), 'the last two lines do not scroll');
+    assert.ok(stdout.includes('\x1b[r'), 'all lines scroll again');
+    assert.ok(stdout.lastIndexOf('in time') > stdout.lastIndexOf('\x1b[r'), 'the last line stays');
+  },
+);
+
+test('bench is ended by Ctrl-C', { skip: WINDOWS }, async () => {
+  const { child, seen } = started(['bench', MODEL]);
+  while (!seen.stderr.includes('drawing')) await once(child.stderr, 'data');
+  child.kill('SIGINT');
+  const [status] = await once(child, 'close');
+  assert.equal(status, 130, seen.stderr);
+  assert.equal(seen.stdout, '');
+});

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex};
 
 use node_chord::backend::cpu::{Config, Cpu};
 use node_chord::backend::{Backend, Batch, PageId, Probe};
+use node_chord::engine::bounds::Bounds;
 use node_chord::engine::command::Generate;
 use node_chord::engine::sampler::Sampling;
 use node_chord::engine::{self, Handle, Setup};
@@ -130,8 +131,7 @@ fn start(path: &Path, threads: usize, chunk: Option<usize>) -> Subject {
         max_concurrent: 4,
         max_queued: 16,
         chunk,
-        rows_max: 512,
-        streams: false,
+        bounds: Bounds { rows: 512, generations: 4, logits_rows: 64, streams: false },
     });
     Subject { handle: handle.expect("a thread"), tokens, seen }
 }

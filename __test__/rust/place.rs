@@ -46,7 +46,8 @@ fn request(limit: u64, io: Io, prefetch: Option<usize>) -> Request {
         row_bytes: 700,
         selected_bytes: 60,
         logits_rows: 4,
-        max_concurrent: 3,
+        generations_least: 1,
+        generations: 3,
         prefetch,
         io,
         ..Request::default()

@@ -2,6 +2,7 @@
 //! counted exactly, files that change under the reader.
 
 mod figures;
+mod replace;
 mod scripted;
 
 use std::path::Path;

@@ -59,8 +59,12 @@ const BELOW_NODE: &[&str] = &[
 /// What the command may import from beside its own folder: the public surface, as a user does.
 const COMMAND_IMPORTS: &[&str] = &["../index.js", "../../../index.js"];
 
-/// `chord diff` compares backends, which no public function does.
-const COMMAND_EXCEPTIONS: &[Exception] = &[("src/js/cli/diff.ts", "calls the addon's comparison")];
+/// What no public function does.
+const COMMAND_EXCEPTIONS: &[Exception] = &[
+    ("src/js/cli/diff.ts", "calls the addon's comparison"),
+    ("src/js/cli/estimate.ts", "counts on a disk of a rate that is given"),
+    ("src/js/cli/bench.ts", "the same, and tells what was read and computed when"),
+];
 
 /// A crate has one home: the first name is used below the paths that follow, and nowhere else.
 const HOMES: &[(&str, &[&str])] = &[

@@ -7,6 +7,7 @@ import {
   Session,
   Tokenizer,
   devices,
+  estimate,
   features,
   inspect,
   isChordError,
@@ -21,6 +22,7 @@ import type {
   Device,
   ErrorCode,
   ErrorDetails,
+  Estimate,
   GenerateOptions,
   GenerateResult,
   Generation,
@@ -47,6 +49,13 @@ expectTypeOf(loadModel(new URL('file:m.gguf'), { threads: 4 })).resolves.toEqual
 expectTypeOf(loadModel({ path: 'm.gguf', signal })).resolves.toEqualTypeOf<Model>();
 expectTypeOf(loadTokenizer('m.gguf', { signal })).resolves.toEqualTypeOf<Tokenizer>();
 expectTypeOf(inspect('m.gguf')).resolves.toEqualTypeOf<GgufInfo>();
+expectTypeOf(estimate('m.gguf', { memory: { ram: '2GiB' } })).resolves.toEqualTypeOf<Estimate>();
+expectTypeOf(model.estimate()).resolves.toEqualTypeOf<Estimate>();
+expectTypeOf(
+  model.configure({ memory: { ram: 'auto' }, prefetch: 4, threads: 2, signal }),
+).resolves.toEqualTypeOf<void>();
+// @ts-expect-error a context stays what it is
+void model.configure({ contextLength: 5 });
 expectTypeOf(devices()).resolves.toEqualTypeOf<Device[]>();
 expectTypeOf(version).toBeString();
 expectTypeOf(features.backends).items.toEqualTypeOf<'cpu' | 'cuda' | 'vulkan' | 'metal' | 'dx12'>();

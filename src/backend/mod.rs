@@ -92,6 +92,16 @@ pub trait Backend: Send {
         0
     }
 
+    /// Computes with so many threads from now on, none: as it chooses; only between passes. Changes
+    /// no result. Errors: `ERR_INVALID_ARG` for an impossible number; then nothing has changed.
+    fn set_threads(&mut self, threads: Option<usize>) -> Result<()> {
+        let _ = threads;
+        Ok(())
+    }
+
+    /// Gives back what the largest pass so far has needed; only between passes.
+    fn trim(&mut self) {}
+
     /// Starts a pass. Checks the batch: tokens in range, pages committed.
     fn begin(&mut self, batch: &Batch) -> Result<()>;
 

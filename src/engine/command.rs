@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
+use crate::engine::bounds::{Bounds, Mover};
 use crate::engine::queue::EventQueue;
 use crate::engine::sampler::Sampling;
 use crate::error::Result;
@@ -124,6 +125,17 @@ pub enum Command {
     },
     /// Give a session's pages back; ends what it generates with `ERR_CLOSED`.
     SessionClose(SessionId, Reply<()>),
+    /// Other bounds, with weights that move, between two passes.
+    Configure {
+        /// How large passes may be then.
+        bounds: Bounds,
+        /// Threads that compute then, as `Backend::set_threads` takes them; none: as now.
+        threads: Option<Option<usize>>,
+        /// Moves weights.
+        mover: Mover,
+        /// The answer.
+        reply: Reply<()>,
+    },
     /// Stop after the group in flight; what runs or waits ends with `ERR_CLOSED`.
     Close,
 }

@@ -78,6 +78,7 @@ impl Inbox {
             Command::Cancel(..)
             | Command::Resume(_)
             | Command::SessionClose(..)
+            | Command::Configure { .. }
             | Command::Close => {}
         }
         state.commands.push_back(Letter { sent: Instant::now(), command });

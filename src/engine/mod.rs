@@ -2,6 +2,7 @@
 //! event queues and replies. Nothing in here knows napi, GGUF or a kernel.
 
 pub mod answer;
+pub mod bounds;
 pub mod candidates;
 pub mod command;
 pub mod inbox;
@@ -28,6 +29,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use crate::backend::Backend;
+use crate::engine::bounds::Bounds;
 use crate::engine::command::{Command, EngineStats, SharedStats};
 use crate::engine::inbox::Inbox;
 use crate::engine::vocabulary::{Vocabulary, Weights};
@@ -50,16 +52,14 @@ pub struct Setup {
     pub kv_pages: usize,
     /// Tokens that a sequence may hold.
     pub n_ctx: usize,
-    /// Generations stepped together.
+    /// Generations stepped together that were asked for; with those that wait, all that there are.
     pub max_concurrent: usize,
     /// Generations that may wait beyond those.
     pub max_queued: usize,
     /// Prompt rows in a pass; `None`: as many as keep a group short. Changes no output.
     pub chunk: Option<usize>,
-    /// Prompt rows in a pass at most: what memory was made for.
-    pub rows_max: usize,
-    /// Whether weights are read in every pass: then many rows share one from the first on.
-    pub streams: bool,
+    /// How large passes may be.
+    pub bounds: Bounds,
 }
 
 /// Talks to an engine thread from any thread. Dropping the last one closes the engine.

@@ -36,8 +36,9 @@ impl Engine {
     pub(super) fn schedule(&mut self) -> Vec<Part> {
         let ready = self.ready();
         let works = ready.iter().filter_map(|&index| self.works.get(index));
-        let pending: Vec<(u64, usize)> =
-            works.clone().map(|work| (work.number, work.pending_in_pass())).collect();
+        let scores = works.clone().filter(|work| matches!(work.task, Task::Score(_))).count();
+        let pending = works.clone().map(|work| (work.number, self.pending_in_pass(work, scores)));
+        let pending: Vec<(u64, usize)> = pending.collect();
         let is_mixed = works.clone().any(|work| work.pending() == 1);
         let counts: Vec<usize> = pending.iter().map(|part| part.1).collect();
         let rows = allot(&counts, self.pace.chunk(is_mixed));
@@ -90,7 +91,7 @@ impl Engine {
         let mut ready = Vec::new();
         let mut is_full = false;
         for index in 0..self.works.len() {
-            if ready.len() == self.max_concurrent {
+            if ready.len() == self.bounds.generations {
                 break;
             }
             let Some(work) = self.works.get(index).filter(|work| !work.is_blocked()) else {

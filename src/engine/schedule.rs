@@ -63,9 +63,17 @@ impl Pace {
     /// the weights.
     #[must_use]
     pub fn new(fixed: Option<usize>, most: usize, streams: bool) -> Self {
-        let most = most.clamp(1, ROWS_MAX);
-        let first = if streams { ROWS_FIRST_STREAMED } else { ROWS_FIRST }.min(most);
-        Pace { fixed: fixed.map(|rows| rows.max(1)), most, first, read_ms: 0.0, cost: None }
+        let fixed = fixed.map(|rows| rows.max(1));
+        let mut pace = Pace { fixed, most: 0, first: 0, read_ms: 0.0, cost: None };
+        pace.bound(most, streams);
+        pace
+    }
+
+    /// Other bounds: `most` and `streams` as above. What was measured of computing still holds.
+    pub fn bound(&mut self, most: usize, streams: bool) {
+        self.most = most.clamp(1, ROWS_MAX);
+        self.first = if streams { ROWS_FIRST_STREAMED } else { ROWS_FIRST }.min(self.most);
+        self.read_ms = 0.0;
     }
 
     /// A pass took so long, and waited so much of it for weights: reading is what it took.

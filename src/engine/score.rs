@@ -10,9 +10,6 @@ use crate::engine::sampler::check_finite;
 use crate::engine::vocabulary::Vocabulary;
 use crate::error::{Error, Result};
 
-/// Rows of logits that a pass may compute for one text: with 128k tokens, 32 MiB.
-pub const ROWS_MAX: usize = 64;
-
 /// A text being scored.
 pub struct Score {
     top: u32,
@@ -43,6 +40,10 @@ impl Score {
         position: usize,
         words: &dyn Vocabulary,
     ) -> Result<()> {
+        // A text whose pages were needed elsewhere is evaluated again from its beginning.
+        if position < self.scores.len() {
+            return Ok(());
+        }
         check_finite(logits, position)?;
         if let Some(&next) = tokens.get(position + 1) {
             self.scores.push(describe(logits, next, self.top, words));

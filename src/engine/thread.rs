@@ -10,6 +10,7 @@ use std::time::Instant;
 use crate::backend::{Backend, PAGE_TOKENS};
 use crate::engine::Setup;
 use crate::engine::answer::{Answer, End, aborted, called_off, check_tokens};
+use crate::engine::bounds::{Bounds, Change};
 use crate::engine::command::{
     Cancel, Command, EngineStats, Event, Finish, Generate, GenerationId, SessionId, SharedStats,
 };
@@ -46,7 +47,9 @@ pub struct Engine {
     pub(super) files: Vec<String>,
     pub(super) words: Arc<dyn Vocabulary>,
     pub(super) n_ctx: usize,
-    pub(super) max_concurrent: usize,
+    pub(super) bounds: Bounds,
+    /// What waits for the end of a pass.
+    pub(super) changes: VecDeque<Change>,
     pub(super) inbox: Arc<Inbox>,
     pub(super) stats: SharedStats,
     pub(super) pool: Pool,
@@ -68,10 +71,11 @@ pub struct Engine {
 impl Engine {
     fn new(setup: Setup, inbox: Arc<Inbox>, stats: SharedStats) -> Self {
         Engine {
-            pace: Pace::new(setup.chunk, setup.rows_max, setup.streams),
+            pace: Pace::new(setup.chunk, setup.bounds.rows, setup.bounds.streams),
             pool: Pool::new(setup.kv_pages),
             n_ctx: setup.n_ctx.min(setup.kv_pages * PAGE_TOKENS),
-            max_concurrent: setup.max_concurrent.max(1),
+            bounds: setup.bounds,
+            changes: VecDeque::new(),
             backend: setup.backend,
             plan: setup.plan,
             store: setup.store,
@@ -93,6 +97,10 @@ impl Engine {
     fn run(&mut self) {
         loop {
             self.attend();
+            if self.is_closing {
+                return;
+            }
+            self.change();
             if self.is_closing {
                 return;
             }
@@ -164,6 +172,9 @@ impl Engine {
                 let closed = self.session_close(id);
                 self.settle();
                 reply(closed);
+            }
+            Command::Configure { bounds, threads, mover, reply } => {
+                self.changes.push_back(Change::new(bounds, threads, mover, reply));
             }
             Command::Close => self.is_closing = true,
         }
@@ -339,7 +350,7 @@ impl Engine {
         self.works.iter().find(is_it).map(|work| work.number)
     }
 
-    fn publish(&self) {
+    pub(super) fn publish(&self) {
         let running = self.works.iter().filter(|work| work.stage == Stage::Running).count();
         *self.stats.lock() = EngineStats {
             running,
@@ -380,6 +391,7 @@ impl Engine {
         for letter in std::mem::take(&mut self.letters) {
             refuse(letter.command, reason);
         }
+        std::mem::take(&mut self.changes).into_iter().for_each(|change| change.refuse(reason));
     }
 }
 
@@ -390,7 +402,8 @@ fn refuse(command: Command, reason: &Error) {
         Command::Score { reply, .. } => reply(Err(reason.clone())),
         Command::SessionOpen(_, reply)
         | Command::SessionFork { reply, .. }
-        | Command::SessionRewind { reply, .. } => reply(Err(reason.clone())),
+        | Command::SessionRewind { reply, .. }
+        | Command::Configure { reply, .. } => reply(Err(reason.clone())),
         // What it asks for has come true.
         Command::SessionClose(_, reply) => reply(Ok(())),
         Command::Cancel(..) | Command::Resume(_) | Command::Close => {}

@@ -4,7 +4,7 @@ use crate::engine::answer::{Answer, End};
 use crate::engine::command::Overflow;
 use crate::engine::kv::pages::Pool;
 use crate::engine::kv::sequence::Sequence;
-use crate::engine::score::{self, Score};
+use crate::engine::score::Score;
 use crate::error::{Code, Error, Result};
 
 /// Something to evaluate, in the order of arrival: who came first is the oldest.
@@ -69,15 +69,6 @@ impl Work {
             Task::Score(_) => self.sequence.tokens.len().saturating_sub(1),
         };
         wanted.saturating_sub(self.sequence.evaluated())
-    }
-
-    /// As [`Work::pending`], as far as one pass may go.
-    #[must_use]
-    pub fn pending_in_pass(&self) -> usize {
-        match self.task {
-            Task::Answer(_) => self.pending(),
-            Task::Score(_) => self.pending().min(score::ROWS_MAX),
-        }
     }
 
     /// Whether the row at `position` has to give logits.

@@ -5,6 +5,7 @@
  * NODE_CHORD_THREADS  threads; 'auto'
  * NODE_CHORD_CPU      kernel tier; 'auto'
  * NODE_CHORD_RAM      memory.ram; 'auto'
+ * NODE_CHORD_VRAM     memory.vram; 'auto'
  * NODE_CHORD_LOG      off, error, warn, info, debug, trace: log to stderr; off
  * NODE_CHORD_ADDON    the .node file to load; the package of this platform
  */
@@ -25,9 +26,13 @@ export function loadDefaults(): Record<string, unknown> {
   return defaults;
 }
 
-/** Default for `memory.ram`. */
-export function ramDefault(): string | undefined {
-  return process.env['NODE_CHORD_RAM'] || undefined;
+/** Defaults for `memory`, by the names of their variables. */
+export function memoryDefaults(): Record<'ram' | 'vram', [name: string, bytes?: string]> {
+  const of = (name: string): [string, string?] => {
+    const value = process.env[name];
+    return value ? [name, value] : [name];
+  };
+  return { ram: of('NODE_CHORD_RAM'), vram: of('NODE_CHORD_VRAM') };
 }
 
 export function logLevel(): string {

@@ -6,6 +6,7 @@ export {
   Session,
   Tokenizer,
   devices,
+  estimate,
   features,
   inspect,
   isChordError,

@@ -4,6 +4,7 @@ import type * as api from '../../index.js';
 import { native, platform } from './native.js';
 
 export { ChordError, isChordError } from './errors.js';
+export { estimate } from './estimate.js';
 export { devices, inspect, loadModel, loadTokenizer } from './load.js';
 export { Model } from './model.js';
 export { Session } from './session.js';

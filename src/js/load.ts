@@ -4,11 +4,11 @@ import * as os from 'node:os';
 import type * as api from '../../index.js';
 import * as is from './check.js';
 import { aborted, awaiting, calling, invalidArg } from './errors.js';
-import { loadDefaults, ramDefault } from './env.js';
+import { nativeOptions, readLoadOptions } from './load-options.js';
 import { traceLoad } from './log.js';
 import { readMetadataInTurns } from './metadata.js';
 import { makeModel, type Model } from './model.js';
-import { native as addon, type NativeLoad, type NativeLoadOptions } from './native.js';
+import { native as addon, type NativeLoad } from './native.js';
 import * as options from './options.js';
 import { abortable } from './task.js';
 import { makeTokenizer, type Tokenizer } from './tokenizer.js';
@@ -18,14 +18,14 @@ export async function loadModel(
   second?: api.LoadOptions,
 ): Promise<Model> {
   const { path, given } = readArguments(first, second);
-  const read = withEnvironment(given);
+  const read = readLoadOptions(given);
   const { signal, onProgress } = read;
   if (signal?.aborted) throw aborted(signal.reason, null);
   const trace = traceLoad(path);
   const started = performance.now();
   try {
     const load = calling(() => addon().load(path, nativeOptions(read)));
-    const run = () => follow(load, onProgress);
+    const run = () => follow(load, onProgress, given);
     const model = await abortable(
       signal,
       () => load.cancel(),
@@ -98,50 +98,15 @@ function readArguments(first: unknown, second: unknown): { path: string; given: 
   return { path: is.path(path, 'path'), given };
 }
 
-/** Environment variables stand for options that are absent. */
-function withEnvironment(given: unknown): options.LoadRead {
-  const own = options.read(options.load, given);
-  const chosen = is.optionsObject(given);
-  for (const [name, value] of Object.entries(loadDefaults())) {
-    if (chosen[name] !== undefined) continue;
-    const variable = `NODE_CHORD_${name.toUpperCase()}`;
-    const rule = options.load[name as 'device' | 'threads' | 'cpu'];
-    Object.assign(own, { [name]: rule.check(value, variable) });
-  }
-  const ram = ramDefault();
-  if (ram !== undefined && is.optionsObject(chosen['memory'])['ram'] === undefined) {
-    own.memory = { ...own.memory, ram: is.wordOr('auto', is.bytes)(ram, 'NODE_CHORD_RAM') };
-  }
-  return own;
-}
-
-function nativeOptions(read: options.LoadRead): NativeLoadOptions {
-  const orNull = <T>(value: 'auto' | T) => (value === 'auto' ? null : (value as T));
-  return {
-    device: orNull(read.device),
-    contextLength: orNull(read.contextLength),
-    kvTypeK: read.kvType.k,
-    kvTypeV: read.kvType.v,
-    threads: orNull(read.threads),
-    cpu: orNull(read.cpu),
-    chatTemplate: read.chatTemplate ?? null,
-    maxConcurrent: orNull(read.maxConcurrent),
-    maxQueued: read.maxQueued,
-    ram: orNull(read.memory.ram),
-    kv: orNull(read.memory.kv),
-    prefetch: orNull(read.prefetch),
-    io: read.io,
-  };
-}
-
 /** Reports progress until it is loaded; what the callback throws ends it. */
 async function follow(
   load: NativeLoad,
   onProgress: ((progress: api.Progress) => void) | undefined,
+  given: unknown,
 ): Promise<Model> {
   for (;;) {
     const step = await awaiting(() => load.next());
-    if (step === null) return makeModel(load.take());
+    if (step === null) return makeModel(load.take(), given as api.LoadOptions | undefined);
     const [done = 0, total = 0] = step;
     try {
       onProgress?.({ phase: 'load', unit: 'bytes', done, total });

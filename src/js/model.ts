@@ -1,8 +1,9 @@
 /** A loaded model. */
 
-import * as os from 'node:os';
 import type * as api from '../../index.js';
+import * as is from './check.js';
 import { awaiting, closed } from './errors.js';
+import { estimate, machineBytes } from './estimate.js';
 import { feed } from './feed.js';
 import { conversation, messages, notEmpty } from './messages.js';
 import { readMetadata } from './metadata.js';
@@ -23,10 +24,13 @@ export class Model implements api.Model {
   readonly #sampling: options.SamplingDefaults;
   #closing: Promise<void> | null = null;
   #lastStats: api.Stats | null = null;
+  /** As it was asked for, and configured since. */
+  #asked: api.LoadOptions;
 
-  constructor(key: typeof MAKING, native: NativeModel) {
+  constructor(key: typeof MAKING, native: NativeModel, asked: api.LoadOptions = {}) {
     if (key !== MAKING) throw new TypeError('Illegal constructor: use loadModel()');
     this.#native = native;
+    this.#asked = { ...asked, signal: undefined, onProgress: undefined };
     const { info, sampling } = JSON.parse(native.info());
     this.info = withMetadata(info, native);
     this.#sampling = sampling;
@@ -102,6 +106,33 @@ export class Model implements api.Model {
     return this.#texts.applyTemplate(messages, options);
   }
 
+  async estimate(given?: api.LoadOptions): Promise<api.Estimate> {
+    const { contextLength, path } = this.info;
+    const more = is.optionsObject(is.optionsObject(given)['memory'], 'memory');
+    const memory = { ...this.#asked.memory, ...more };
+    // What it has now is its own: it would not have to make room for itself.
+    if (more['ram'] === undefined && (memory.ram ?? 'auto') === 'auto') {
+      memory.ram = this.stats().ram.limit;
+    }
+    return estimate(path, { ...this.#asked, contextLength, ...given, memory });
+  }
+
+  async configure(
+    given: Pick<api.LoadOptions, 'memory' | 'prefetch' | 'threads' | 'signal'>,
+  ): Promise<void> {
+    const read = options.read(options.configure, given);
+    this.#guard();
+    const { signal, memory, ...rest } = read;
+    const change = { ...memory, ...rest };
+    const cancel = new (addon().NativeCancel)();
+    const json = JSON.stringify(change, (_, value) => (value === 'auto' ? null : value));
+    const work = () => awaiting(() => this.#native.configure(json, cancel));
+    await abortable(signal, () => cancel.cancel(), work);
+    const chosen = Object.entries(rest).filter(([, value]) => value !== undefined);
+    const asked = { ...this.#asked, ...Object.fromEntries(chosen) };
+    this.#asked = { ...asked, memory: { ...this.#asked.memory, ...memory } };
+  }
+
   close(): Promise<void> {
     return (this.#closing ??= this.#close());
   }
@@ -130,8 +161,8 @@ export class Model implements api.Model {
   }
 }
 
-export function makeModel(native: NativeModel): Model {
-  return new Model(MAKING, native);
+export function makeModel(native: NativeModel, asked?: api.LoadOptions): Model {
+  return new Model(MAKING, native, asked);
 }
 
 /** A vocabulary takes a while to become objects, so that happens when somebody looks. */
@@ -143,9 +174,7 @@ function withMetadata(info: Omit<api.ModelInfo, 'metadata'>, native: NativeModel
 
 function statsOf(native: NativeModel): api.Stats {
   const stats: api.Stats = JSON.parse(native.stats());
-  const constrained = process.constrainedMemory();
-  const total = os.totalmem();
-  stats.ram.limit ??= constrained > 0 ? Math.min(constrained, total) : total;
+  stats.ram.limit ??= machineBytes();
   stats.peakRam = process.resourceUsage().maxRSS * 1024;
   return stats;
 }

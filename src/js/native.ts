@@ -18,6 +18,17 @@ export interface Native {
   load(path: string, options: NativeLoadOptions): NativeLoad;
   openTokenizer(path: string, cancel: NativeCancel): Promise<NativeText>;
   inspect(path: string, cancel: NativeCancel): Promise<NativeInspection>;
+  /** JSON of `Estimate`, and `disk`: bytes a second; null: measured. */
+  estimate(
+    path: string,
+    options: NativeLoadOptions,
+    disk: number | null,
+    cancel: NativeCancel,
+  ): Promise<string>;
+  /** Remembers so many events of reading and computing in this process, from now on. */
+  traceStart(events: number): void;
+  /** JSON of what was remembered: `{what, group, start, end}`, in seconds. */
+  traceTake(): string;
   /** Stops every engine of this environment and waits for it, at most a second. */
   shutdown(): void;
 }
@@ -43,6 +54,7 @@ export interface NativeLoadOptions {
   maxQueued: number;
   ram: number | null;
   kv: number | null;
+  vram: number | null;
   prefetch: number | null;
   io: string;
 }
@@ -88,6 +100,8 @@ export interface NativeModel {
     top: number,
     cancel: NativeCancel,
   ): Promise<NativeLogprob[]>;
+  /** JSON of what changes: `ram`, `kv`, `prefetch`, `threads`; null is `'auto'`. */
+  configure(change: string, cancel: NativeCancel): Promise<void>;
   /** JSON of `Stats` but for what Node knows. */
   stats(): string;
   close(): Promise<void>;

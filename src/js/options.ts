@@ -45,7 +45,7 @@ const task = {
 export const load = {
   ...task,
   device: rule(devices, 'auto'),
-  memory: rule(memory, { ram: 'auto', kv: 'auto' }),
+  memory: rule(memory, { ram: 'auto', vram: 'auto', kv: 'auto' }),
   prefetch: rule(is.wordOr('auto', is.integer(0, 64)), 'auto'),
   io: rule(is.oneOf('auto', 'mmap', 'direct', 'buffered'), 'auto'),
   contextLength: rule(is.wordOr('auto', is.count(1)), 'auto'),
@@ -59,6 +59,14 @@ export const load = {
 
 /** `loadModel` with one argument. */
 export const loadWithPath = { ...load, path: rule(is.path) };
+
+/** `model.configure`. Of the memory, too, only what is given changes. */
+export const configure = {
+  ...abortable,
+  memory: rule(memoryChange, {}),
+  prefetch: rule(load.prefetch.check),
+  threads: rule(load.threads.check),
+};
 
 /** `inspect`, `loadTokenizer`. */
 export const abort = abortable;
@@ -123,6 +131,7 @@ export function chat(vocabSize: number, defaults: SamplingDefaults = {}) {
 }
 
 export type LoadRead = Read<typeof load>;
+export type ConfigureRead = Read<typeof configure>;
 export type GenerateRead = Read<ReturnType<typeof generate>>;
 export type ChatRead = Read<ReturnType<typeof chat>>;
 
@@ -143,14 +152,19 @@ function devices(value: unknown, name: string): 'auto' | string[] {
   return ids as string[];
 }
 
-function memory(value: unknown, name: string): { ram: 'auto' | number; kv: 'auto' | number } {
+type Share = 'auto' | number;
+
+function memory(value: unknown, name: string): { ram: Share; vram: Share; kv: Share } {
+  return { ram: 'auto', vram: 'auto', kv: 'auto', ...memoryChange(value, name) };
+}
+
+function memoryChange(value: unknown, name: string): { ram?: Share; vram?: Share; kv?: Share } {
   const given = is.optionsObject(value, name);
-  is.onlyKnown(given, ['ram', 'kv'], `${name}.`);
+  const names = ['ram', 'vram', 'kv'] as const;
+  is.onlyKnown(given, names, `${name}.`);
   const part = is.wordOr('auto', is.bytes);
-  return {
-    ram: part(given['ram'] ?? 'auto', `${name}.ram`),
-    kv: part(given['kv'] ?? 'auto', `${name}.kv`),
-  };
+  const chosen = names.filter((key) => given[key] !== undefined);
+  return Object.fromEntries(chosen.map((key) => [key, part(given[key], `${name}.${key}`)]));
 }
 
 function kvTypes(value: unknown, name: string): { k: api.KvType; v: api.KvType } {

@@ -16,6 +16,14 @@ pub fn available() -> Option<u64> {
     Some(least - (least / 8).min(RESERVE_MAX))
 }
 
+/// Bytes that this machine or container has in all; none if the system does not say.
+#[must_use]
+pub fn total() -> Option<u64> {
+    let system = System { root: PathBuf::from("/") };
+    let all = [system.installed(), system.cgroup_limit(), system.address_limit()];
+    all.into_iter().flatten().min()
+}
+
 /// Where `/proc` and `/sys` are; elsewhere in tests.
 struct System {
     root: PathBuf,
@@ -28,16 +36,35 @@ impl System {
         field(&text, "MemAvailable:")?.checked_mul(1024)
     }
 
-    /// What is left of the address space that `ulimit -v` allows.
+    /// What the machine has.
+    fn installed(&self) -> Option<u64> {
+        field(&self.read("proc/meminfo")?, "MemTotal:")?.checked_mul(1024)
+    }
+
+    /// The address space that `ulimit -v` allows.
+    fn address_limit(&self) -> Option<u64> {
+        field(&self.read("proc/self/limits")?, "Max address space")
+    }
+
+    /// What is left of it.
     fn address_space(&self) -> Option<u64> {
-        let limits = self.read("proc/self/limits")?;
-        let limit = field(&limits, "Max address space")?;
+        let limit = self.address_limit()?;
         let used = field(&self.read("proc/self/status")?, "VmSize:")?.checked_mul(1024)?;
         Some(limit.saturating_sub(used))
     }
 
     /// The least that is left in the control groups above this process, version 1 or 2.
     fn cgroup(&self) -> Option<u64> {
+        self.least(&|kind, group| self.room(kind, group))
+    }
+
+    /// The least that they allow.
+    fn cgroup_limit(&self) -> Option<u64> {
+        self.least(&|kind, group| self.number(group, kind.limit))
+    }
+
+    /// The least of a figure of the groups above this process.
+    fn least(&self, figure: &Figure<'_>) -> Option<u64> {
         let text = self.read("proc/self/cgroup")?;
         let rooms = text.lines().flat_map(|line| {
             let mut parts = line.splitn(3, ':');
@@ -47,35 +74,41 @@ impl System {
                 Some(names) if names.split(',').any(|name| name == "memory") => Some(&V1),
                 _ => None,
             };
-            kind.zip(path).map_or(Vec::new(), |(kind, path)| self.rooms(kind, path))
+            kind.zip(path).map_or(Vec::new(), |(kind, path)| rooms(kind, path, figure))
         });
         rooms.min()
     }
 
-    /// What is left in a group and in all groups above it.
-    fn rooms(&self, kind: &Hierarchy, path: &str) -> Vec<u64> {
-        let mut rooms = Vec::new();
-        let mut group = Path::new(path.trim_start_matches('/'));
-        loop {
-            rooms.extend(self.room(kind, &Path::new(kind.mount).join(group)));
-            let Some(parent) = group.parent() else { return rooms };
-            group = parent;
-        }
-    }
-
     fn room(&self, kind: &Hierarchy, group: &Path) -> Option<u64> {
-        let number = |name: &str| self.read(group.join(name))?.trim().parse::<u64>().ok();
-        // "max" is no number: no limit.
-        let limit = number(kind.limit)?;
-        let used = number(kind.used)?;
+        let limit = self.number(group, kind.limit)?;
+        let used = self.number(group, kind.used)?;
         // File pages that nobody uses are given back before anything is refused.
         let stat = self.read(group.join("memory.stat")).unwrap_or_default();
         let idle = field(&stat, kind.idle).unwrap_or(0);
         Some(limit.saturating_sub(used.saturating_sub(idle)))
     }
 
+    /// A figure of a group. "max" is no number: no limit.
+    fn number(&self, group: &Path, name: &str) -> Option<u64> {
+        self.read(group.join(name))?.trim().parse().ok()
+    }
+
     fn read(&self, path: impl AsRef<Path>) -> Option<String> {
         fs::read_to_string(self.root.join(path)).ok()
+    }
+}
+
+/// A figure of a control group, by its folder.
+type Figure<'a> = dyn Fn(&Hierarchy, &Path) -> Option<u64> + 'a;
+
+/// A figure of a group and of all groups above it.
+fn rooms(kind: &Hierarchy, path: &str, figure: &Figure<'_>) -> Vec<u64> {
+    let mut rooms = Vec::new();
+    let mut group = Path::new(path.trim_start_matches('/'));
+    loop {
+        rooms.extend(figure(kind, &Path::new(kind.mount).join(group)));
+        let Some(parent) = group.parent() else { return rooms };
+        group = parent;
     }
 }
 
@@ -133,7 +166,7 @@ mod tests {
                 ("sys/fs/cgroup/a/memory.stat", "anon 5\ninactive_file 200\n"),
             ],
         );
-        assert_eq!(two.cgroup(), Some(500));
+        assert_eq!((two.cgroup(), two.cgroup_limit()), (Some(500), Some(1000)));
         let one = system(
             "v1",
             &[
@@ -159,7 +192,9 @@ mod tests {
             ],
         );
         assert_eq!((limited.address_space(), limited.physical()), (Some(524_288), Some(8192)));
-        assert_eq!(limited.cgroup(), None);
+        let all = (limited.address_limit(), limited.installed());
+        assert_eq!(all, (Some(1_048_576), Some(9216)));
+        assert_eq!((limited.cgroup(), limited.cgroup_limit()), (None, None));
         fs::remove_dir_all(limited.root).expect("removed");
     }
 

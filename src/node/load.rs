@@ -13,13 +13,13 @@ use tokio::sync::watch;
 
 use crate::error::{Error, Result};
 use crate::load::{self, LoadOptions};
-use crate::node::model::{Asked, NativeModel};
+use crate::node::model::NativeModel;
 use crate::node::promise::{promise, thrown, unbounded_blocking};
 use crate::node::slot::Slot;
 use crate::node::teardown::{self, Environment, Registered};
 use crate::node::text::NativeText;
-use crate::tools::comparison;
 use crate::tools::open::{self, Inspection};
+use crate::tools::{comparison, estimated};
 
 /// At most 20 calls a second, the last one included.
 const PROGRESS_EVERY: Duration = Duration::from_millis(53);
@@ -79,6 +79,8 @@ pub struct NativeLoadOptions {
     pub ram: Option<f64>,
     /// Of those, for the KV cache.
     pub kv: Option<f64>,
+    /// Bytes of each device's memory.
+    pub vram: Option<f64>,
     /// Groups read ahead.
     pub prefetch: Option<u32>,
     /// `auto`, `mmap`, `direct` or `buffered`.
@@ -182,6 +184,38 @@ pub fn open_tokenizer<'env>(
     promise(env, unbounded_blocking(work))
 }
 
+/// What loading would lead to: JSON of `Estimate`. `disk`: bytes a second that it gives; null: it
+/// is measured.
+#[napi(catch_unwind)]
+pub fn estimate<'env>(
+    env: &'env Env,
+    path: String,
+    options: NativeLoadOptions,
+    disk: Option<f64>,
+    cancel: &NativeCancel,
+) -> napi::Result<PromiseRaw<'env, String>> {
+    let flag = cancel.flag();
+    let work = move || {
+        let options = convert(options)?;
+        let found = load::estimate::estimate(Path::new(&path), &options, disk, &flag)?;
+        Ok(estimated::estimate(&found))
+    };
+    promise(env, unbounded_blocking(work))
+}
+
+/// Remembers so many events of reading and computing from now on.
+#[napi(catch_unwind)]
+pub fn trace_start(events: u32) {
+    estimated::trace_start(events as usize);
+}
+
+/// JSON of what was remembered.
+#[napi(catch_unwind)]
+#[must_use]
+pub fn trace_take() -> String {
+    estimated::trace()
+}
+
 /// What a file holds.
 #[napi]
 pub struct NativeInspection(Inspection);
@@ -235,8 +269,7 @@ fn load_model(
     let options = convert(options)?;
     let loaded = load::load(Path::new(path), &options, &mut report, cancel)?;
     let registered: Registered = environment.register_engine(loaded.handle.clone());
-    let asked = Asked { template, threads: options.threads };
-    let model = NativeModel::new(path.to_owned(), loaded, asked, registered);
+    let model = NativeModel::new(path.to_owned(), loaded, template, registered);
     if has_template {
         // A template that was given has to be one; dropping the model ends its engine.
         model.chat()?.template()?;
@@ -263,6 +296,7 @@ fn convert(from: NativeLoadOptions) -> Result<LoadOptions> {
         max_queued: Some(from.max_queued as usize),
         ram_bytes: bytes(from.ram),
         kv_bytes: bytes(from.kv),
+        vram_bytes: bytes(from.vram),
         prefetch: count(from.prefetch),
         io: open::io(&from.io)?,
         ..LoadOptions::default()

@@ -22,7 +22,7 @@ use crate::node::teardown::Registered;
 use crate::node::text::{NativeString, NativeText};
 use crate::tools::chat::Chat;
 use crate::tools::facts;
-use crate::tools::loaded::Facts;
+use crate::tools::loaded::{self, Facts};
 
 /// Closing waits for a group, which takes longer than this only if something is wrong.
 const CLOSE_MAX: Duration = Duration::from_secs(60);
@@ -35,14 +35,6 @@ pub struct NativeModel {
     engine: Engine,
     facts: Facts,
     _registered: Registered,
-}
-
-/// What was asked for that the engine has no use for.
-pub struct Asked {
-    /// Instead of the file's.
-    pub template: Option<String>,
-    /// CPU threads.
-    pub threads: Option<usize>,
 }
 
 impl Drop for NativeModel {
@@ -59,11 +51,15 @@ impl ObjectFinalize for NativeModel {
 
 impl NativeModel {
     /// Wraps what was loaded.
-    pub fn new(path: String, loaded: Loaded, asked: Asked, registered: Registered) -> Self {
-        let template =
-            asked.template.map_or_else(|| loaded.template_source.clone(), |own| Ok(Some(own)));
+    pub fn new(
+        path: String,
+        loaded: Loaded,
+        template: Option<String>,
+        registered: Registered,
+    ) -> Self {
+        let template = template.map_or_else(|| loaded.template_source.clone(), |own| Ok(Some(own)));
         let chat = Chat::new(loaded.tokenizer.clone(), template);
-        let (facts, handle) = Facts::new(loaded, asked.threads);
+        let (facts, handle) = Facts::new(loaded);
         let info = facts.model(&chat);
         let engine = Engine { handle, chat: Slot::new(chat), turns: Arc::new(Turns::default()) };
         NativeModel { path, info, engine, facts, _registered: registered }
@@ -151,6 +147,20 @@ impl NativeModel {
             let scores = receiver.await.map_err(|error| Error::internal("scoring", error))??;
             Ok(scores.into_iter().map(convert_logprob).collect())
         })
+    }
+
+    /// Changes budgets, read-ahead, threads between two passes: JSON of those that change, in
+    /// bytes, groups, threads; null is `'auto'`.
+    #[napi(catch_unwind)]
+    pub fn configure<'env>(
+        &self,
+        env: &'env Env,
+        change: String,
+        cancel: &NativeCancel,
+    ) -> napi::Result<PromiseRaw<'env, ()>> {
+        let (share, cancelled) = (self.facts.share(), cancel.flag());
+        let work = move || share.configure(loaded::change(&change)?, &cancelled);
+        promise(env, unbounded_blocking(work))
     }
 
     /// Ends after the pass in flight.

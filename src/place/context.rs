@@ -62,6 +62,16 @@ impl Context {
         pages.saturating_mul(self.page_tokens).min(self.full)
     }
 
+    /// Tokens that all sequences hold together, at most.
+    pub fn most_tokens(&self) -> usize {
+        self.most_pages().saturating_mul(self.page_tokens)
+    }
+
+    /// Pages at most.
+    pub fn most_pages(&self) -> usize {
+        self.full.div_ceil(self.page_tokens)
+    }
+
     /// Bytes that it should have of a budget: a full session, at most a quarter.
     pub fn wanted(&self, limit: u64) -> u64 {
         self.most.unwrap_or_else(|| self.bytes(self.full).min(limit / 4).max(self.least))

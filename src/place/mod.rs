@@ -3,20 +3,18 @@
 //! that works.
 
 mod context;
+mod passes;
+pub mod rates;
 mod ring;
 
+pub use passes::{ROWS_MAX, Size};
 pub use ring::Fill;
+
+use passes::Passes;
 
 use crate::error::{Code, Error, Result};
 use crate::plan::Plan;
 use crate::plan::residency::{ALIGN, Residence, Units, align_up};
-
-/// Rows of a pass at most.
-pub const ROWS_MAX: usize = 512;
-/// Activations take at most this part of the budget, unless fewer than [`ROWS_MIN`] rows fit then.
-const ACTIVATION_SHARE: u64 = 16;
-/// Fewer prompt rows than this a pass waste the weights that are read for them.
-const ROWS_MIN: usize = 16;
 
 /// How weights come from files.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -51,10 +49,12 @@ pub struct Request {
     pub row_bytes: u64,
     /// Activations of a row that gives logits, beside those.
     pub selected_bytes: u64,
-    /// Rows of logits beside one for each generation: those of a scored text.
+    /// Rows of logits beside one for each generation, at most: those of scored texts.
     pub logits_rows: usize,
-    /// Generations stepped together: each adds a row to a pass.
-    pub max_concurrent: usize,
+    /// Generations stepped together at least: each adds a row to a pass.
+    pub generations_least: usize,
+    /// The same at most.
+    pub generations: usize,
     /// Prompt rows of a pass, if fixed.
     pub rows: Option<usize>,
     /// Groups read ahead; none: as many as keep the disk busy.
@@ -101,8 +101,8 @@ pub struct Placement {
     pub budget: Budget,
     /// Tokens that a session may hold.
     pub n_ctx: usize,
-    /// Prompt rows of a pass at most.
-    pub rows: usize,
+    /// How large a pass may be.
+    pub size: Size,
     /// Bytes of weights that a pass reads once all pins are there; of experts, what a row's take
     /// on average if the cache holds any of them alike.
     pub bytes_per_pass: u64,
@@ -118,19 +118,16 @@ pub struct Placement {
 pub fn place(plan: &Plan, units: &Units, request: &Request) -> Result<Placement> {
     let context = context::Context::of(plan, request)?;
     let limit = request.limit.unwrap_or(u64::MAX);
-    let row = row_bytes(plan, request);
-    let extra = extra_bytes(plan, request, row);
-    let fixed = request.scratch_bytes.saturating_add(extra);
-    let rows_max = request.rows.unwrap_or(ROWS_MAX).max(1);
-    let rows_min = request.rows.unwrap_or(ROWS_MIN).clamp(1, rows_max);
+    let passes = Passes::of(plan, request, &context);
     let all = weight_bytes(plan);
-    let least = context.least.saturating_add(fixed).saturating_add(rows_min as u64 * row);
-    let streams = request.io != Io::Mapped;
+    let fixed = request.scratch_bytes.saturating_add(passes.bytes(passes.least()));
+    let least = context.least.saturating_add(fixed);
     let fill = ring::Fill::of(units, request.prefetch);
-    let staging = if streams { staging_bytes(units, rows_min + request.max_concurrent) } else { 0 };
+    let streams = request.io != Io::Mapped;
+    let staging = if streams { staging_bytes(units, passes.least()) } else { 0 };
     let streamed = fill.least() + staging;
     // A context may be shortened somewhat for the sake of weights that stay, not crippled.
-    let left = limit.checked_sub(all.saturating_add(least - context.least));
+    let left = limit.checked_sub(all.saturating_add(fixed));
     let is_roomy = left.is_some_and(|left| left >= context.roomy(limit));
     let (weights, maps) = match request.io {
         Io::Mapped => (all, true),
@@ -139,47 +136,37 @@ pub fn place(plan: &Plan, units: &Units, request: &Request) -> Result<Placement>
     };
     let minimum = weights.saturating_add(least);
     let base = if maps { all.saturating_add(least) } else { minimum };
-    let Some(spare) = limit.checked_sub(minimum).and(limit.checked_sub(base)) else {
+    let Some(mut spare) = limit.checked_sub(minimum).and(limit.checked_sub(base)) else {
         return Err(short("ram", minimum, limit));
     };
-    // What is left goes to a context of some length, to rows, to the rest of the context.
+    // What is left goes to a context of some length, to passes, to the rest of the context.
     let some = spare.min(context.roomy(limit) - context.least);
-    let row_room = (limit / ACTIVATION_SHARE).saturating_sub(rows_min as u64 * row);
-    let row_room = row_room.min((rows_max - rows_min) as u64 * row).min(spare - some);
-    let rows = rows_min + usize::try_from(row_room / row.max(1)).unwrap_or(usize::MAX);
-    let spare = spare - some - row_room;
+    spare -= some;
+    let size = passes.take(limit, &mut spare);
     let more = spare.min(context.wanted(limit) - context.roomy(limit));
-    let spare = spare - more;
-    let kv_room = context.least + some + more;
-    let n_ctx = context.tokens(kv_room);
-    let mut budget = Budget {
+    spare -= more;
+    let n_ctx = context.tokens(context.least + some + more);
+    let budget = Budget {
         limit: request.limit,
         weights: all,
         kv: context.bytes(n_ctx),
-        activations: rows as u64 * row + extra,
+        activations: passes.bytes(size),
         scratch: request.scratch_bytes,
         ..Budget::default()
     };
+    let mapped = Placement { streamed: None, budget, n_ctx, size, bytes_per_pass: 0, minimum };
     if maps {
-        return Ok(Placement { streamed: None, budget, n_ctx, rows, bytes_per_pass: 0, minimum });
+        return Ok(mapped);
     }
     let held = streamed.saturating_add(spare);
-    let staging = staging_bytes(units, rows + request.max_concurrent).min(held - fill.least());
+    let staging = staging_bytes(units, size).min(held - fill.least());
     let filled = fill.fill(held - staging).ok_or_else(|| short("ram", minimum, limit))?;
-    budget.weights = filled.weights;
-    budget.ring = filled.ring;
-    budget.staging = staging;
-    let residence = Residence { staging_bytes: staging, ..filled.residence };
-    let bytes_per_pass = filled.bytes_per_pass;
-    Ok(Placement { streamed: Some(residence), budget, n_ctx, rows, bytes_per_pass, minimum })
-}
-
-/// Activations of one row for each generation beside the prompt's, and of the rows of logits.
-fn extra_bytes(plan: &Plan, request: &Request, row: u64) -> u64 {
-    let selected = request.selected_bytes.max(plan.n_vocab as u64 * 4);
-    let generations = request.max_concurrent as u64;
-    let logits = (request.logits_rows as u64).saturating_mul(selected);
-    generations.saturating_mul(row.saturating_add(selected)).saturating_add(logits)
+    Ok(Placement {
+        streamed: Some(Residence { staging_bytes: staging, ..filled.residence }),
+        budget: Budget { weights: filled.weights, ring: filled.ring, staging, ..budget },
+        bytes_per_pass: filled.bytes_per_pass,
+        ..mapped
+    })
 }
 
 /// All weights as they lie in the files.
@@ -187,15 +174,11 @@ fn weight_bytes(plan: &Plan) -> u64 {
     plan.weights.iter().map(|weight| weight.extent.bytes).fold(0, u64::saturating_add)
 }
 
-/// Activations that one more row takes.
-fn row_bytes(plan: &Plan, request: &Request) -> u64 {
-    request.row_bytes.max(plan.n_embd as u64 * 4)
-}
-
 /// Room for the rows of a pass from gathered weights, each with the pages that it touches; at least
 /// one row's, at most a few megabytes, which take several turns then.
-fn staging_bytes(units: &Units, rows: usize) -> u64 {
+fn staging_bytes(units: &Units, size: Size) -> u64 {
     const MOST: u64 = 4 << 20;
+    let rows = size.rows + size.generations;
     let widest = units.gathered.iter().map(|(_, bytes)| align_up(*bytes) + ALIGN).max();
     widest.map_or(0, |one| (rows as u64 * one).min(MOST.max(one)))
 }
@@ -212,8 +195,9 @@ fn short(memory: &str, required: u64, available: u64) -> Error {
         .with("available", available)
 }
 
-/// In the largest unit that leaves two digits.
-fn human(bytes: u64) -> String {
+/// Bytes for people, in the largest unit that leaves two digits.
+#[must_use]
+pub fn human(bytes: u64) -> String {
     match bytes {
         0..10_240 => format!("{bytes} bytes"),
         10_240..10_485_760 => format!("{} KiB", bytes.div_ceil(1 << 10)),

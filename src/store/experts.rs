@@ -44,6 +44,17 @@ impl Cache {
         Cache { entries: HashMap::new(), free: Vec::new(), unmade: slots, clock: 0 }
     }
 
+    /// Room for so many from now on: those asked for longest ago go. Only while none is loading.
+    pub fn resize(&mut self, slots: usize) {
+        self.free.clear();
+        while self.entries.len() > slots {
+            let oldest = self.entries.iter().min_by_key(|(_, entry)| entry.stamp);
+            let Some(key) = oldest.map(|(key, _)| *key) else { break };
+            self.entries.remove(&key);
+        }
+        self.unmade = slots - self.entries.len();
+    }
+
     /// Asks for an expert; it stays until it has been got with [`Cache::get`].
     pub fn want(&mut self, key: Key) -> Wanted {
         self.clock += 1;

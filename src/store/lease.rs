@@ -2,6 +2,7 @@
 //! and experts that rows are routed to.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use super::each_row;
 use super::mapped::Mapped;
@@ -17,8 +18,8 @@ pub struct Lease<'a> {
 
 enum Source<'a> {
     Slices(&'a [Option<&'a [u8]>]),
-    Mapped { mapped: &'a Mapped, weights: &'a [WeightId] },
-    Streamed { streamed: &'a Streamed, held: Held },
+    Mapped { mapped: Arc<Mapped>, group: usize },
+    Streamed { streamed: Arc<Streamed>, held: Held },
 }
 
 /// Some experts that are held.
@@ -53,11 +54,11 @@ impl<'a> Lease<'a> {
         Lease { source: Source::Slices(slices) }
     }
 
-    pub(super) fn mapped(mapped: &'a Mapped, weights: &'a [WeightId]) -> Self {
-        Lease { source: Source::Mapped { mapped, weights } }
+    pub(super) fn mapped(mapped: Arc<Mapped>, group: usize) -> Self {
+        Lease { source: Source::Mapped { mapped, group } }
     }
 
-    pub(super) fn streamed(streamed: &'a Streamed, held: Held) -> Self {
+    pub(super) fn streamed(streamed: Arc<Streamed>, held: Held) -> Self {
         Lease { source: Source::Streamed { streamed, held } }
     }
 
@@ -67,8 +68,8 @@ impl<'a> Lease<'a> {
     pub fn bytes(&self, weight: WeightId) -> &[u8] {
         let bytes = match &self.source {
             Source::Slices(slices) => slices.get(weight.0 as usize).copied().flatten(),
-            Source::Mapped { mapped, weights } => {
-                weights.binary_search(&weight).ok().and_then(|_| mapped.weight(weight))
+            Source::Mapped { mapped, group } => {
+                mapped.owns(*group, weight).then(|| mapped.weight(weight)).flatten()
             }
             Source::Streamed { streamed, held } => streamed.weight(held, weight),
         };

@@ -8,8 +8,9 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::io::buffer::{Buffer, Lent, Target};
-use super::io::{BLOCK_BYTES, Done, Io, Opened, Read};
+use super::io::{BLOCK_BYTES, Done, Io, Opened, Opener, Read};
 use super::state::{Content, Order, Rows, Shared, State};
+use super::trace;
 use crate::error::{Error, Result};
 use crate::plan::residency::{ALIGN, Run, Unit};
 
@@ -35,6 +36,8 @@ struct Job {
     /// Blocks on their way.
     pending: usize,
     error: Option<Error>,
+    /// When its first block was submitted.
+    began: Option<Instant>,
     /// Bytes of weights.
     bytes: u64,
 }
@@ -59,8 +62,9 @@ struct Pending {
 }
 
 pub struct Loader {
-    shared: Arc<Shared>,
-    io: Box<dyn Io>,
+    pub(super) shared: Arc<Shared>,
+    pub(super) io: Box<dyn Io>,
+    pub(super) opener: Opener,
     /// By number, in the order in which they began.
     jobs: Vec<(u64, Job)>,
     pending: HashMap<u64, Pending>,
@@ -80,10 +84,11 @@ impl Drop for Over {
 }
 
 /// Runs until the store is closed.
-pub fn main(shared: &Arc<Shared>, opened: Opened) {
+pub fn main(shared: &Arc<Shared>, opened: Opened, opener: Opener) {
     let _over = Over(shared.clone());
     let (pending, jobs) = (HashMap::new(), Vec::new());
-    let mut loader = Loader { shared: shared.clone(), io: opened.io, jobs, pending, numbers: 0 };
+    let (shared, io) = (shared.clone(), opened.io);
+    let mut loader = Loader { shared: shared.clone(), io, opener, jobs, pending, numbers: 0 };
     if let Err(error) = loader.run() {
         shared.state.lock().over = Some(Some(error));
     }
@@ -99,8 +104,17 @@ impl Loader {
             if state.is_closing {
                 return Ok(());
             }
-            self.take_orders(&mut state);
-            self.plan_groups(&mut state);
+            if state.change.is_wanted() {
+                // Nothing begins until what is on its way has come and places have changed.
+                if self.jobs.is_empty() {
+                    drop(state);
+                    self.replace()?;
+                    continue;
+                }
+            } else {
+                self.take_orders(&mut state);
+                self.plan_groups(&mut state);
+            }
             state.counters.in_flight = self.pending.len();
             if self.jobs.is_empty() {
                 if let Some(group) = state.demand.filter(|g| is_cold(&state, *g)) {
@@ -131,7 +145,7 @@ impl Loader {
                     let units = self.shared.units.groups.get(group);
                     let unit = units.and_then(|units| units.experts.get(step));
                     let unit = unit.and_then(|e| e.units.get(expert as usize)).cloned();
-                    let room = self.shared.residence.expert_bytes;
+                    let room = self.shared.residence().expert_bytes;
                     let made = slot.map_or_else(|| Buffer::new(room), Ok);
                     match (unit, made) {
                         (Some(unit), Ok(buffer)) => {
@@ -156,7 +170,8 @@ impl Loader {
     /// Cold groups of the window become jobs as long as there are slots.
     fn plan_groups(&mut self, state: &mut State) {
         let shared = self.shared.clone();
-        let ahead = shared.residence.read_ahead;
+        let residence = shared.residence();
+        let ahead = residence.read_ahead;
         let window = state.window(&shared);
         for &group in &window {
             let is_demanded = state.demand == Some(group);
@@ -168,7 +183,7 @@ impl Loader {
                 continue;
             }
             let Some(unit) = shared.units.groups.get(group).map(|units| &units.own) else { break };
-            let is_pinned = shared.residence.pinned.get(group).copied().unwrap_or(false);
+            let is_pinned = residence.pinned.get(group).copied().unwrap_or(false);
             let buffer = if is_pinned {
                 match Buffer::new(unit.room) {
                     Ok(buffer) => buffer,
@@ -207,7 +222,8 @@ impl Loader {
             }
         }
         self.numbers += 1;
-        let job = Job { what, lent, blocks, pending: 0, error: None, bytes: unit.bytes };
+        let job =
+            Job { what, lent, blocks, pending: 0, error: None, began: None, bytes: unit.bytes };
         self.jobs.push((self.numbers, job));
     }
 
@@ -223,6 +239,7 @@ impl Loader {
             let Some((number, job)) = open.min_by_key(rank) else { return };
             let Some(block) = job.blocks.pop_front() else { return };
             job.pending += 1;
+            job.began.get_or_insert_with(Instant::now);
             let Block { part, offset, needed, target, attempts, interruptions } = block;
             self.numbers += 1;
             let pending = Pending { job: *number, needed, attempts, interruptions };
@@ -282,7 +299,10 @@ impl Loader {
 
     /// A job is over: its bytes are there, or its error is.
     fn finish(&mut self, job: Job) -> Result<()> {
-        let Job { what, lent, error, bytes, .. } = job;
+        let Job { what, lent, error, bytes, began, .. } = job;
+        if let (What::Group(group) | What::Expert(group, ..), Some(began)) = (what, began) {
+            trace::note(trace::What::Read, group, began);
+        }
         let lent = lent.take_back().map_err(|_| Error::internal("store", "a target is left"))?;
         // Bytes of a file that changed meanwhile are of neither version.
         let outcome = error.map_or_else(|| self.shared.watch.check(), Err);
@@ -310,7 +330,7 @@ impl Loader {
             }
             (What::Group(group), Err(error)) => {
                 fail(&mut state, group, error);
-                if !self.shared.residence.pinned.get(group).copied().unwrap_or(true) {
+                if !self.shared.residence().pinned.get(group).copied().unwrap_or(true) {
                     state.free.push(lent);
                 }
             }

@@ -20,8 +20,8 @@ pub struct Mapped {
 
 impl Mapped {
     /// Maps what the plan's weights take of the model's files; reads none of it.
-    pub fn open(file: &gguf::File, plan: &Arc<Plan>) -> Result<Self> {
-        let mut ranges: Vec<Option<Range<u64>>> = vec![None; file.parts().len()];
+    pub fn open(parts: &[gguf::Part], plan: &Arc<Plan>) -> Result<Self> {
+        let mut ranges: Vec<Option<Range<u64>>> = vec![None; parts.len()];
         for weight in &plan.weights {
             let Extent { part, offset, bytes } = weight.extent;
             let end = offset.checked_add(bytes);
@@ -33,7 +33,7 @@ impl Mapped {
             *range = Some(first.min(offset)..last.max(end));
         }
         let mut mappings = Vec::new();
-        for (part, range) in file.parts().iter().zip(ranges) {
+        for (part, range) in parts.iter().zip(ranges) {
             mappings.push(range.map(|range| Mapping::new(part, range)).transpose()?);
         }
         let groups = plan.groups.iter().map(|group| {
@@ -47,16 +47,21 @@ impl Mapped {
         Ok(mapped)
     }
 
-    /// A group's weights. The first group of a pass also looks at the files' lengths and times.
-    pub fn acquire(&self, group: usize) -> Result<&[WeightId]> {
-        let Some(weights) = self.groups.get(group) else {
+    /// Whether a group may be read. The first group of a pass also looks at the files' lengths and
+    /// times.
+    pub fn acquire(&self, group: usize) -> Result<()> {
+        if group >= self.groups.len() {
             return Err(Error::internal("store::acquire", format!("no group {group}")));
-        };
+        }
         if group == 0 {
             self.mappings.iter().flatten().try_for_each(Mapping::check_file)?;
         }
-        self.check()?;
-        Ok(weights)
+        self.check()
+    }
+
+    /// Whether a weight is one of a group's.
+    pub fn owns(&self, group: usize, weight: WeightId) -> bool {
+        self.groups.get(group).is_some_and(|weights| weights.binary_search(&weight).is_ok())
     }
 
     /// As [`super::Store::check`].

@@ -6,12 +6,16 @@ pub mod io;
 mod lease;
 mod loader;
 mod mapped;
+mod replace;
 mod state;
 mod stats;
 mod streamed;
+pub mod trace;
 mod watch;
 
 use std::sync::Arc;
+
+use parking_lot::{Mutex, RwLock};
 
 use crate::error::{Error, Result};
 use crate::gguf;
@@ -19,7 +23,7 @@ use crate::plan::residency::Residence;
 use crate::plan::{GroupId, Plan};
 
 pub use lease::{Experts, Lease};
-pub use stats::{GroupStats, Place, Progress, StoreStats};
+pub use stats::{GroupStats, Place, Progress, StoreStats, planned};
 
 use io::Opener;
 use mapped::Mapped;
@@ -28,12 +32,17 @@ use streamed::Streamed;
 /// The weights of one model, by group.
 pub struct Store {
     plan: Arc<Plan>,
-    kind: Kind,
+    parts: Vec<gguf::Part>,
+    /// Leases keep the one that they are of.
+    kind: RwLock<Kind>,
+    /// What streaming has cost before the model was mapped.
+    past: Mutex<StoreStats>,
 }
 
+#[derive(Clone)]
 enum Kind {
-    Mapped(Mapped),
-    Streamed(Streamed),
+    Mapped(Arc<Mapped>),
+    Streamed(Arc<Streamed>),
 }
 
 impl Store {
@@ -43,8 +52,8 @@ impl Store {
     /// `ERR_IO` when mapping fails, `ERR_FILE_CHANGED` when a file is not what it was when its
     /// header was read, `ERR_INTERNAL` when a weight lies outside of the files.
     pub fn open(file: &gguf::File, plan: &Arc<Plan>) -> Result<Self> {
-        let kind = Kind::Mapped(Mapped::open(file, plan)?);
-        Ok(Store { plan: plan.clone(), kind })
+        let mapped = Mapped::open(file.parts(), plan)?;
+        Ok(Store::of(file, plan, Kind::Mapped(Arc::new(mapped))))
     }
 
     /// Reads groups as they are needed, some of which stay; starts at once.
@@ -57,8 +66,17 @@ impl Store {
         residence: Residence,
         opener: Opener,
     ) -> Result<Self> {
-        let kind = Kind::Streamed(Streamed::open(file, plan, residence, opener)?);
-        Ok(Store { plan: plan.clone(), kind })
+        let streamed = Streamed::open(file.parts(), plan, residence, opener)?;
+        Ok(Store::of(file, plan, Kind::Streamed(Arc::new(streamed))))
+    }
+
+    fn of(file: &gguf::File, plan: &Arc<Plan>, kind: Kind) -> Self {
+        let (parts, past) = (file.parts().to_vec(), Mutex::default());
+        Store { plan: plan.clone(), parts, kind: RwLock::new(kind), past }
+    }
+
+    fn kind(&self) -> Kind {
+        self.kind.read().clone()
     }
 
     /// Waits for a group and holds it. The first group of a pass also looks at the files' lengths
@@ -81,8 +99,11 @@ impl Store {
         gives_up: &mut dyn FnMut() -> bool,
     ) -> Result<Option<Lease<'_>>> {
         let index = group.0 as usize;
-        match &self.kind {
-            Kind::Mapped(mapped) => Ok(Some(Lease::mapped(mapped, mapped.acquire(index)?))),
+        match self.kind() {
+            Kind::Mapped(mapped) => {
+                mapped.acquire(index)?;
+                Ok(Some(Lease::mapped(mapped, index)))
+            }
             Kind::Streamed(streamed) => {
                 let held = streamed.acquire(index, gives_up)?;
                 Ok(held.map(|held| Lease::streamed(streamed, held)))
@@ -96,7 +117,7 @@ impl Store {
     /// # Errors
     /// `ERR_FILE_CHANGED` or `ERR_IO`, from then on always.
     pub fn check(&self) -> Result<()> {
-        match &self.kind {
+        match self.kind() {
             Kind::Mapped(mapped) => mapped.check(),
             Kind::Streamed(_) => Ok(()),
         }
@@ -105,7 +126,7 @@ impl Store {
     /// Bytes of private memory that hold weights now.
     #[must_use]
     pub fn resident_bytes(&self) -> u64 {
-        match &self.kind {
+        match self.kind() {
             Kind::Mapped(_) => 0,
             Kind::Streamed(streamed) => stats::resident(streamed.shared()),
         }
@@ -114,19 +135,22 @@ impl Store {
     /// Milliseconds waited and bytes read so far.
     #[must_use]
     pub fn cost(&self) -> (f64, u64) {
-        match &self.kind {
+        let (stall_ms, bytes) = match self.kind() {
             Kind::Mapped(_) => (0.0, 0),
             Kind::Streamed(streamed) => stats::cost(streamed.shared()),
-        }
+        };
+        let past = self.past.lock();
+        (past.stall_ms + stall_ms, past.bytes_read + bytes)
     }
 
     /// Where everything is, and what it has cost so far.
     #[must_use]
     pub fn stats(&self) -> StoreStats {
-        match &self.kind {
+        let now = match self.kind() {
             Kind::Mapped(_) => stats::mapped(&self.plan),
             Kind::Streamed(streamed) => stats::streamed(&self.plan, streamed.shared()),
-        }
+        };
+        now.after(&self.past.lock())
     }
 }
 

@@ -4,10 +4,11 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, RwLock};
 
 use super::experts::Cache;
 use super::io::buffer::Buffer;
+use super::replace::Change;
 use super::watch::Watch;
 use crate::error::{Error, Result};
 use crate::plan::residency::{Residence, Run, Units};
@@ -15,13 +16,20 @@ use crate::plan::residency::{Residence, Run, Units};
 /// Known to both threads.
 pub struct Shared {
     pub units: Units,
-    pub residence: Residence,
+    pub residence: RwLock<Arc<Residence>>,
     pub watch: Watch,
     pub state: Mutex<State>,
     /// Something is to be done for the loader.
     pub wake: Condvar,
     /// Something has come for the engine.
     pub news: Condvar,
+}
+
+impl Shared {
+    /// Where each group lives now.
+    pub fn residence(&self) -> Arc<Residence> {
+        self.residence.read().clone()
+    }
 }
 
 /// Where a unit's bytes are.
@@ -76,6 +84,8 @@ pub struct State {
     pub cache: Cache,
     pub staging: Option<Buffer>,
     pub rows: Rows,
+    /// What is to become of the places.
+    pub change: Change,
     pub is_closing: bool,
     /// The loader has ended; why, if it was not asked to.
     pub over: Option<Option<Error>>,
@@ -157,6 +167,7 @@ impl State {
             cache: Cache::new(expert_slots),
             staging,
             rows: Rows::Idle,
+            change: Change::None,
             is_closing: false,
             over: None,
             counters: Counters::default(),
@@ -166,7 +177,7 @@ impl State {
     /// The groups that the ring should hold, from the position on, and the pinned ones on the way
     /// that are not there yet.
     pub fn window(&self, shared: &Shared) -> Vec<usize> {
-        let residence = &shared.residence;
+        let residence = shared.residence();
         let n = self.cells.len();
         let mut streamed = 0;
         let mut window = Vec::new();
@@ -192,8 +203,9 @@ impl State {
         if let Some(slot) = self.free.pop() {
             return Some(slot);
         }
+        let residence = shared.residence();
         for (group, cell) in self.cells.iter_mut().enumerate() {
-            let is_pinned = shared.residence.pinned.get(group).copied().unwrap_or(true);
+            let is_pinned = residence.pinned.get(group).copied().unwrap_or(true);
             if is_pinned || window.contains(&group) {
                 continue;
             }

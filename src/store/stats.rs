@@ -1,7 +1,7 @@
 //! What `stats()` tells of the store.
 
-use super::state::{Content, Shared};
-use crate::plan::residency::GroupUnits;
+use super::state::{Cell, Content, Shared};
+use crate::plan::residency::{GroupUnits, Residence, Units};
 use crate::plan::{Group, Op, Plan};
 
 /// Where a group lives.
@@ -72,6 +72,18 @@ pub struct StoreStats {
     pub groups: Vec<GroupStats>,
 }
 
+impl StoreStats {
+    /// These figures on top of those before.
+    pub(super) fn after(mut self, past: &StoreStats) -> Self {
+        self.bytes_read += past.bytes_read;
+        self.expert_bytes += past.expert_bytes;
+        self.gathered_bytes += past.gathered_bytes;
+        self.device_bytes += past.device_bytes;
+        self.stall_ms += past.stall_ms;
+        self
+    }
+}
+
 /// Of a model that is mapped: nothing moves.
 pub fn mapped(plan: &Plan) -> StoreStats {
     let groups = plan.groups.iter().map(|group| {
@@ -104,27 +116,51 @@ pub fn cost(shared: &Shared) -> (f64, u64) {
 
 /// Bytes of pins that were loaded and of the ring.
 pub fn resident(shared: &Shared) -> u64 {
-    let state = shared.state.lock();
-    let pinned = state.cells.iter().zip(&shared.residence.pinned).filter(|(_, pinned)| **pinned);
+    let (state, residence) = (shared.state.lock(), shared.residence());
+    let pinned = state.cells.iter().zip(&residence.pinned).filter(|(_, pinned)| **pinned);
     let ready = pinned.filter_map(|(cell, _)| match &cell.content {
         Content::Ready(buffer) => Some(buffer.len() as u64),
         _ => None,
     });
-    let ring = shared.residence.slots as u64 * shared.residence.slot_bytes;
-    let experts = state.cache.len() as u64 * shared.residence.expert_bytes;
+    let ring = residence.slots as u64 * residence.slot_bytes;
+    let experts = state.cache.len() as u64 * residence.expert_bytes;
     ready.sum::<u64>() + ring + experts
 }
 
 /// Of a model that is streamed.
 #[allow(clippy::cast_precision_loss, reason = "a rate for people")]
 pub fn streamed(plan: &Plan, shared: &Shared) -> StoreStats {
-    let state = shared.state.lock();
+    let (state, residence) = (shared.state.lock(), shared.residence());
     let counters = &state.counters;
+    let groups = rows(plan, &shared.units, &residence, &state.cells);
+    let rate = counters.device_bytes as f64 / counters.busy_s.max(1e-9);
+    StoreStats {
+        backend: counters.io.clone(),
+        reason: counters.reason.clone(),
+        bytes_read: counters.bytes_read(),
+        expert_bytes: counters.expert_bytes,
+        gathered_bytes: counters.gathered_bytes,
+        device_bytes: counters.device_bytes,
+        bytes_per_second: if counters.device_bytes == 0 { 0.0 } else { rate },
+        in_flight: counters.in_flight,
+        stall_ms: counters.stall_ms,
+        groups,
+    }
+}
+
+/// The groups of a plan that lives there, before anything has run; none: mapped.
+#[must_use]
+pub fn planned(plan: &Plan, units: &Units, residence: Option<&Residence>) -> Vec<GroupStats> {
+    let cells: Vec<Cell> = plan.groups.iter().map(|_| Cell::new()).collect();
+    residence.map_or_else(|| mapped(plan).groups, |r| rows(plan, units, r, &cells))
+}
+
+fn rows(plan: &Plan, units: &Units, residence: &Residence, cells: &[Cell]) -> Vec<GroupStats> {
     let mut groups = Vec::new();
-    for (index, (group, units)) in plan.groups.iter().zip(&shared.units.groups).enumerate() {
-        let Some(cell) = state.cells.get(index) else { continue };
+    for (index, (group, units)) in plan.groups.iter().zip(&units.groups).enumerate() {
+        let Some(cell) = cells.get(index) else { continue };
         let is_loaded = units.own.room > 0;
-        let is_pinned = is_loaded && shared.residence.pinned.get(index).copied().unwrap_or(false);
+        let is_pinned = is_loaded && residence.pinned.get(index).copied().unwrap_or(false);
         let label = group.kind.label();
         let experts: u64 = units.experts.iter().flat_map(|e| &e.units).map(|unit| unit.bytes).sum();
         if experts > 0 {
@@ -153,17 +189,5 @@ pub fn streamed(plan: &Plan, shared: &Shared) -> StoreStats {
             late: cell.late,
         });
     }
-    let rate = counters.device_bytes as f64 / counters.busy_s.max(1e-9);
-    StoreStats {
-        backend: counters.io.clone(),
-        reason: counters.reason.clone(),
-        bytes_read: counters.bytes_read(),
-        expert_bytes: counters.expert_bytes,
-        gathered_bytes: counters.gathered_bytes,
-        device_bytes: counters.device_bytes,
-        bytes_per_second: if counters.device_bytes == 0 { 0.0 } else { rate },
-        in_flight: counters.in_flight,
-        stall_ms: counters.stall_ms,
-        groups,
-    }
+    groups
 }

@@ -5,13 +5,14 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use parking_lot::{Condvar, Mutex, MutexGuard};
+use parking_lot::{Condvar, Mutex, MutexGuard, RwLock};
 
 use super::experts::Wanted;
 use super::io::buffer::Buffer;
 use super::io::{Opener, Read};
 use super::loader;
 use super::state::{Order, Rows, Shared, State};
+use super::trace;
 use super::watch::Watch;
 use crate::error::{Error, Result};
 use crate::gguf;
@@ -35,6 +36,7 @@ pub struct Streamed {
 pub struct Held {
     group: usize,
     buffer: Option<Arc<Buffer>>,
+    since: Instant,
 }
 
 /// Experts that are held, by number.
@@ -49,10 +51,10 @@ impl Streamed {
     /// # Errors
     /// `ERR_IO`, `ERR_FILE_CHANGED`, `ERR_INSUFFICIENT_MEMORY`.
     pub fn open(
-        file: &gguf::File,
+        parts: &[gguf::Part],
         plan: &Arc<Plan>,
         residence: Residence,
-        opener: Opener,
+        mut opener: Opener,
     ) -> Result<Self> {
         let units = Units::of(plan);
         let slots = (0..residence.slots).map(|_| Buffer::new(residence.slot_bytes));
@@ -61,9 +63,9 @@ impl Streamed {
         let staging = if staging == 0 { None } else { Some(Buffer::new(staging)?) };
         let state = State::new(units.groups.len(), residence.expert_slots, staging);
         let shared = Arc::new(Shared {
-            watch: Watch::new(file.parts())?,
+            watch: Watch::new(parts)?,
             units,
-            residence,
+            residence: RwLock::new(Arc::new(residence)),
             state: Mutex::new(state),
             wake: Condvar::new(),
             news: Condvar::new(),
@@ -86,7 +88,7 @@ impl Streamed {
                 Ok((opened, common)) => {
                     drop(sender.send(Ok(common)));
                     drop(sender);
-                    loader::main(&shared, opened);
+                    loader::main(&shared, opened, opener);
                 }
             }
         };
@@ -119,7 +121,7 @@ impl Streamed {
         state.position = group;
         if units.own.room == 0 {
             shared.wake.notify_one();
-            return Ok(Some(Held { group, buffer: None }));
+            return Ok(Some(Held { group, buffer: None, since: Instant::now() }));
         }
         let mut stall: Option<Instant> = None;
         // What began to load while nobody waited, and failed, is tried again before that is told.
@@ -128,7 +130,10 @@ impl Streamed {
             let waited = stall.is_some();
             let cell = state.cells.get_mut(group);
             match cell.and_then(|cell| cell.look(waited, &mut is_early)) {
-                Some(Ok(buffer)) => break Ok(Some(Held { group, buffer: Some(buffer) })),
+                Some(Ok(buffer)) => {
+                    let (buffer, since) = (Some(buffer), Instant::now());
+                    break Ok(Some(Held { group, buffer, since }));
+                }
                 Some(Err(error)) => break Err(error),
                 None => {}
             }
@@ -144,6 +149,7 @@ impl Streamed {
         state.demand = None;
         if let Some(began) = stall {
             state.counters.stall_ms += began.elapsed().as_secs_f64() * 1000.0;
+            trace::note(trace::What::Wait, group, began);
         }
         shared.wake.notify_one();
         outcome
@@ -151,6 +157,7 @@ impl Streamed {
 
     /// The engine is done with a group: the cursor moves on.
     pub fn release(&self, held: &mut Held) {
+        trace::note(trace::What::Compute, held.group, held.since);
         let mut state = self.shared.state.lock();
         held.buffer = None;
         if state.position == held.group {
@@ -184,7 +191,7 @@ impl Streamed {
             return super::each_row(bytes, n_rows, rows, each);
         }
         let one = align_up(size) + ALIGN;
-        let turn = usize::try_from(self.shared.residence.staging_bytes / one).unwrap_or(0).max(1);
+        let turn = usize::try_from(self.shared.residence().staging_bytes / one).unwrap_or(0).max(1);
         for (turn, rows) in rows.chunks(turn).enumerate().map(|(i, rows)| (i * turn, rows)) {
             let mut wanted = rows.to_vec();
             wanted.sort_unstable();
@@ -258,7 +265,7 @@ impl Streamed {
         let unknown = || Error::internal("store::experts", "a group without such experts");
         let step = step.ok_or_else(unknown)?;
         let units = steps.get(step).ok_or_else(unknown)?;
-        let turn = (self.shared.residence.expert_slots / 2).max(1);
+        let turn = (self.shared.residence().expert_slots / 2).max(1);
         let mut start = 0;
         for now in experts.chunks(turn) {
             let end = start + now.len();
@@ -327,7 +334,7 @@ impl Streamed {
     }
 
     /// Waits until the loader has news; `false` if it has none for a while.
-    fn pause(&self, state: &mut MutexGuard<'_, State>) -> Result<bool> {
+    pub(super) fn pause(&self, state: &mut MutexGuard<'_, State>) -> Result<bool> {
         if let Some(over) = &state.over {
             let error = || Error::internal("store", "the loading thread has ended");
             return Err(over.clone().unwrap_or_else(error));

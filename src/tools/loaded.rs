@@ -1,20 +1,21 @@
 //! A loaded model as the public surface shows it: what it is, what it does and holds. It keeps no
 //! file open.
 
-use std::sync::Weak;
+use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
 use serde_json::{Map, Value, json};
 
-use crate::backend::cpu::cores;
 use crate::engine::Handle;
 use crate::engine::command::EngineStats;
+use crate::error::{Error, Result};
 use crate::gguf::Meta;
 use crate::load::Loaded;
-use crate::load::budget::Memory;
-use crate::store::{Place, Progress, Store, StoreStats};
+use crate::load::budget::{self, Memory};
+use crate::load::share::{Change, Share};
+use crate::store::{Progress, Store, StoreStats};
 use crate::tools::chat::Chat;
-use crate::tools::facts;
+use crate::tools::{estimated, facts};
 
 /// What is known of a loaded model.
 pub struct Facts {
@@ -26,14 +27,13 @@ pub struct Facts {
     /// What was seen of it last.
     last: Mutex<StoreStats>,
     tier: String,
-    threads: usize,
-    memory: Memory,
+    share: Arc<Share>,
 }
 
 impl Facts {
-    /// Keeps what is needed of it, and the handle. `threads`: as asked for.
+    /// Keeps what is needed of it, and the handle.
     #[must_use]
-    pub fn new(loaded: Loaded, threads: Option<usize>) -> (Self, Handle) {
+    pub fn new(loaded: Loaded) -> (Self, Handle) {
         let info = info(&loaded);
         let facts = Facts {
             meta: loaded.file.meta().clone(),
@@ -41,10 +41,15 @@ impl Facts {
             last: Mutex::new(loaded.store.upgrade().map(|store| store.stats()).unwrap_or_default()),
             store: loaded.store,
             tier: loaded.tier,
-            threads: threads.unwrap_or_else(cores::default_threads),
-            memory: loaded.memory,
+            share: loaded.share,
         };
         (facts, loaded.handle)
+    }
+
+    /// Its share of memory.
+    #[must_use]
+    pub fn share(&self) -> Arc<Share> {
+        self.share.clone()
     }
 
     /// The file's metadata.
@@ -73,19 +78,15 @@ impl Facts {
     #[must_use]
     pub fn stats(&self, engine: &EngineStats) -> String {
         let (kv, activations) = (engine.kv_bytes as u64, engine.scratch_bytes as u64);
-        let ram = Memory { kv, activations, scratch: 0, ..self.memory };
+        let ram = Memory { kv, activations, scratch: 0, ..self.share.memory() };
         let mut store = self.last.lock();
         if let Some(now) = self.store.upgrade() {
             *store = now.stats();
         }
         json!({
             "devices": [{ "id": "cpu", "reason": null }],
-            "cpu": self.tier, "threads": self.threads,
-            "ram": {
-                "limit": ram.limit, "weights": ram.weights, "ring": ram.ring, "kv": ram.kv,
-                "activations": ram.activations, "scratch": ram.scratch, "staging": ram.staging,
-                "total": ram.total(),
-            },
+            "cpu": self.tier, "threads": self.share.threads(),
+            "ram": estimated::budget(&ram),
             "vram": {}, "peakRam": 0,
             "io": {
                 "backend": store.backend, "reason": store.reason, "bytesRead": store.bytes_read,
@@ -101,6 +102,34 @@ impl Facts {
         })
         .to_string()
     }
+}
+
+/// A change of what a model keeps to, from JSON: `ram`, `vram`, `kv` in bytes, `prefetch`,
+/// `threads`; what is absent stays, null is `'auto'`.
+///
+/// # Errors
+/// `ERR_INSUFFICIENT_MEMORY` for memory of a device that is not there; `ERR_INTERNAL` for anything
+/// else.
+pub fn change(json: &str) -> Result<Change> {
+    let odd = |what: &str| Error::internal("configure", format!("{what} was not refused"));
+    let Ok(Value::Object(given)) = serde_json::from_str(json) else { return Err(odd("a text")) };
+    let mut change = Change::default();
+    for (name, value) in &given {
+        let number = match value {
+            Value::Null => None,
+            value => Some(value.as_u64().ok_or_else(|| odd(name))?),
+        };
+        let count = number.map(|number| usize::try_from(number).unwrap_or(usize::MAX));
+        match name.as_str() {
+            "ram" => change.ram = Some(number),
+            "kv" => change.kv = Some(number),
+            "vram" => budget::check_devices(number)?,
+            "prefetch" => change.prefetch = Some(count),
+            "threads" => change.threads = Some(count),
+            other => return Err(odd(other)),
+        }
+    }
+    Ok(change)
 }
 
 fn info(loaded: &Loaded) -> Map<String, Value> {
@@ -120,21 +149,18 @@ fn info(loaded: &Loaded) -> Map<String, Value> {
 
 fn groups(store: &StoreStats) -> Value {
     let groups = store.groups.iter().map(|group| {
-        let place = match group.place {
-            Place::Pinned => "pinned",
-            Place::Streamed => "streamed",
-            Place::Cached => "cached",
-        };
         let state = match group.state {
             Progress::Cold => "cold",
             Progress::Loading => "loading",
             Progress::Ready => "ready",
             Progress::Pinned => "pinned",
         };
-        json!({
-            "name": group.name, "bytes": group.bytes, "device": "cpu", "place": place,
-            "state": state, "hits": group.hits, "misses": group.misses, "late": group.late,
-        })
+        let mut row = estimated::group(group);
+        row["state"] = state.into();
+        row["hits"] = group.hits.into();
+        row["misses"] = group.misses.into();
+        row["late"] = group.late.into();
+        row
     });
     groups.collect()
 }

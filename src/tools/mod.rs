@@ -3,6 +3,7 @@
 pub mod chat;
 pub mod comparison;
 pub mod diff;
+pub mod estimated;
 pub mod facts;
 pub mod features;
 pub mod loaded;

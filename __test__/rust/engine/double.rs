@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use node_chord::backend::{Backend, Batch, PAGE_TOKENS, PageId, Probe};
+use node_chord::engine::bounds::Bounds;
 use node_chord::engine::sampler::{Sampler, Sampling};
 use node_chord::engine::vocabulary::{Decode, Vocabulary, Weights};
 use node_chord::engine::{self, Handle, Setup};
@@ -251,8 +252,12 @@ pub fn start(shape: Shape) -> (Handle, Arc<Control>) {
         max_concurrent: shape.max_concurrent,
         max_queued: shape.max_queued,
         chunk: shape.chunk,
-        rows_max: 512,
-        streams: false,
+        bounds: Bounds {
+            rows: 512,
+            generations: shape.max_concurrent,
+            logits_rows: 64,
+            streams: false,
+        },
     };
     (engine::start(setup).expect("a thread"), control)
 }

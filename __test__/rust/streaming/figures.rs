@@ -56,7 +56,7 @@ fn decode_and_prefill_of_a_streamed_model() {
             residence.slot_bytes,
             residence.expert_slots,
             placement.bytes_per_pass,
-            placement.rows
+            placement.size.rows
         );
     }
     for (what, prompt, tokens) in [

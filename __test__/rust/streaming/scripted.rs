@@ -59,6 +59,7 @@ pub fn opener(files: &Arc<Vec<Vec<u8>>>, seed: u64, control: &Arc<Control>) -> O
         let mut random = Random(seed ^ 0xD15C);
         let depth = 1 + random.below(8);
         let (now, queue) = (0, Vec::new());
+        let (files, control) = (files.clone(), control.clone());
         let io = Box::new(Scripted { files, random, control, depth, now, queue });
         Ok(Opened { io, reason: None })
     })

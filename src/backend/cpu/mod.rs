@@ -55,9 +55,7 @@ impl Cpu {
             Some(name) => simd::Tier::by_name(name)?,
             None => simd::Tier::detect(),
         };
-        let pool = pool::Pool::new(config.threads.unwrap_or_else(cores::default_threads))?;
-        // A number that was asked for is kept to.
-        let crew = config.threads.is_none().then(|| crew::Crew::new(pool.threads()));
+        let (pool, crew) = threads(config.threads)?;
         let pages = kv::Pages::new(&plan.kv_layers, config.kv_k, config.kv_v);
         let exec = exec::Exec::new(Arc::clone(&plan), table::Table::new(tier), pool, crew)?;
         Ok(Cpu { plan, exec, pages })
@@ -82,6 +80,14 @@ impl Cpu {
         }
         Ok(())
     }
+}
+
+/// Threads, and who chooses among them.
+fn threads(wanted: Option<usize>) -> Result<(pool::Pool, Option<crew::Crew>)> {
+    let pool = pool::Pool::new(wanted.unwrap_or_else(cores::default_threads))?;
+    // A number that was asked for is kept to.
+    let crew = wanted.is_none().then(|| crew::Crew::new(pool.threads()));
+    Ok((pool, crew))
 }
 
 impl Backend for Cpu {
@@ -115,6 +121,15 @@ impl Backend for Cpu {
 
     fn activation_bytes(&self, rows: usize, selected: usize) -> usize {
         self.exec.activation_bytes(rows, selected)
+    }
+
+    fn set_threads(&mut self, wanted: Option<usize>) -> Result<()> {
+        let (pool, crew) = threads(wanted)?;
+        self.exec.set_pool(pool, crew)
+    }
+
+    fn trim(&mut self) {
+        self.exec.trim();
     }
 
     fn begin(&mut self, batch: &Batch) -> Result<()> {

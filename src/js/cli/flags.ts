@@ -12,7 +12,7 @@ export type Flags = Record<string, unknown> & { json?: boolean };
 
 export const loadFlags: readonly Flag[] = [
   ['--device <id>', "where to compute: auto, cpu, or several: 'cuda:0,cuda:1'", list],
-  ['--memory <bytes>', "all that the model may take, such as 2GiB, or 'ram,kv'", memory],
+  ['--memory <bytes>', "all that it may take: '2GiB', '2GiB,kv=1GiB', 'vram=8GiB'", memory],
   ['--prefetch <groups>', 'groups read ahead while it is streamed, or auto', autoOr(number)],
   ['--io <way>', 'how weights are read: auto, mmap, direct, buffered'],
   ['--context-length <tokens>', 'tokens that a session may hold, or auto', autoOr(number)],
@@ -58,6 +58,19 @@ export const diffFlags: readonly Flag[] = [
   ['--threads <count>', 'threads of the CPU backend, or auto', autoOr(number)],
   ['--cpu <tier>', 'kernel tier of the CPU backend, or auto'],
   ['--steps', 'list every step, not only the worst'],
+];
+
+export const statsFlag: readonly Flag[] = [
+  ['--stats', 'figures of reading and waiting, live on a terminal, else a line at the end'],
+];
+
+export const estimateFlags: readonly Flag[] = [
+  ['--disk <bytes>', "bytes a second that the disk gives, such as '3GB', instead of measuring"],
+];
+
+export const benchFlags: readonly Flag[] = [
+  ['--seconds <count>', 'how long it may take in all; 60', number],
+  ['--trace <file>', 'writes what was read and computed when, as JSON'],
 ];
 
 export const jsonFlag: readonly Flag[] = [['--json', 'print JSON for a script']];
@@ -114,10 +127,17 @@ function autoOr(read: (text: string) => number): Read {
   return (text) => (text === 'auto' ? text : read(text));
 }
 
+/** `2GiB`, `2GiB,512MiB` (ram, kv), or parts by name: `ram=2GiB,vram=8GiB`. */
 function memory(text: string): unknown {
-  const [ram, kv, more] = text.split(',');
-  if (more !== undefined) throw new InvalidArgumentError("Not bytes, and not 'ram,kv'.");
-  return kv === undefined ? { ram } : { ram, kv };
+  const order = ['ram', 'kv'];
+  const parts = text.split(',').map((part, index) => {
+    const [name, bytes, more] = part.includes('=') ? part.split('=') : [order[index], part];
+    if (name === undefined || more !== undefined) {
+      throw new InvalidArgumentError("Write '2GiB', 'ram,kv' or 'ram=2GiB,vram=8GiB'.");
+    }
+    return [name, bytes] as const;
+  });
+  return Object.fromEntries(parts);
 }
 
 function list(text: string): string | string[] {

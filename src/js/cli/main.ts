@@ -4,7 +4,8 @@
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { Command, CommanderError } from 'commander';
-import { addFlags, chatFlags, diffFlags, generateFlags, jsonFlag, loadFlags } from './flags.js';
+import * as flagGroups from './flags.js';
+import { addFlags } from './flags.js';
 import { Interrupted } from './interrupt.js';
 import { leaveQuietlyOnClosedPipe, printError, printJson } from './terminal.js';
 
@@ -26,6 +27,8 @@ async function main(): Promise<void> {
 }
 
 function program(): Command {
+  const { loadFlags, generateFlags, chatFlags, diffFlags, statsFlag, jsonFlag } = flagGroups;
+  const { estimateFlags, benchFlags } = flagGroups;
   const { version } = JSON.parse(readFileSync(join(__dirname, '../../package.json'), 'utf8'));
   const chord = new Command('chord')
     .description('Runs GGUF language models.')
@@ -40,7 +43,7 @@ function program(): Command {
 
   addFlags(
     add('run <model> [prompt]', "Continues a text; '-' or no prompt: the text comes from stdin."),
-    [loadFlags, generateFlags, jsonFlag],
+    [loadFlags, generateFlags, statsFlag, jsonFlag],
   ).action(async (model, prompt, flags) => {
     const { run } = await import('./run.js');
     process.exitCode = await run(model, prompt, flags);
@@ -61,6 +64,22 @@ function program(): Command {
   ).action(async (model, flags) => {
     const { inspect } = await import('./inspect.js');
     process.exitCode = await inspect(model, flags);
+  });
+  addFlags(add('estimate <model>', 'Tells what loading would take, and how fast it would run.'), [
+    loadFlags,
+    estimateFlags,
+    jsonFlag,
+  ]).action(async (model, flags) => {
+    const { estimate } = await import('./estimate.js');
+    process.exitCode = await estimate(model, flags);
+  });
+  addFlags(add('bench <model>', 'Measures a model, beside what was predicted, in a minute.'), [
+    loadFlags,
+    benchFlags,
+    jsonFlag,
+  ]).action(async (model, flags) => {
+    const { bench } = await import('./bench.js');
+    process.exitCode = await bench(model, flags);
   });
   addFlags(
     add('diff <model>', 'Runs two backends side by side and names the first step that differs.'),

@@ -3,6 +3,7 @@
 import { answer, printFigures, summary } from './answer.js';
 import { type Flags, generateOptions } from './flags.js';
 import { open, readInput } from './open.js';
+import { status } from './status.js';
 import { colours, print, printJson } from './terminal.js';
 import { usageError } from './usage.js';
 
@@ -15,9 +16,12 @@ export async function run(path: string, given: string | undefined, flags: Flags)
   const opened = await open(path, flags);
   try {
     const generation = opened.model.generate(prompt, generateOptions(flags));
+    const shown = flags['stats'] ? status(opened.model) : undefined;
     // Whoever watches sees the whole text; a pipe gets what is new.
     if (!flags.json && process.stdout.isTTY) await print(colours(process.stdout).dim(prompt));
-    const { result, interrupted } = await answer(generation, Boolean(flags.json));
+    const { result, interrupted } = await answer(generation, Boolean(flags.json)).finally(() =>
+      shown?.stop(),
+    );
     if (flags.json) printJson(summary(opened, result));
     else printFigures(opened, result);
     return interrupted ? 130 : 0;

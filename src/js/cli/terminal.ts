@@ -11,6 +11,11 @@ export function colours(stream: NodeJS.WriteStream): ReturnType<typeof pico.crea
   return pico.createColors(Boolean(stream.isTTY) && !NO_COLOR && TERM !== 'dumb');
 }
 
+/** Whether a stream is a terminal that moves its cursor. */
+export function canDraw(stream: NodeJS.WriteStream): boolean {
+  return Boolean(stream.isTTY) && process.env['TERM'] !== 'dumb';
+}
+
 /** A reader that has seen enough (`| head`) is no failure. */
 export function leaveQuietlyOnClosedPipe(): void {
   for (const stream of [process.stdout, process.stderr]) {

@@ -66,8 +66,9 @@ pub struct Opened {
     pub reason: Option<String>,
 }
 
-/// Makes a way to read on the thread that will use it; shown the buffers that are used most.
-pub type Opener = Box<dyn FnOnce(&mut [Buffer]) -> Result<Opened> + Send>;
+/// Makes a way to read on the thread that will use it; shown the buffers that are used most. Asked
+/// again when those are replaced.
+pub type Opener = Box<dyn FnMut(&mut [Buffer]) -> Result<Opened> + Send>;
 
 /// Systems where a mapped file cannot be truncated (Windows refuses to), or where no guard exists.
 #[cfg(not(any(target_os = "linux", target_os = "macos")))]

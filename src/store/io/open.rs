@@ -15,13 +15,13 @@ pub fn opener(parts: &[Part], direct: bool) -> Opener {
     let files: Vec<Arc<File>> = parts.iter().map(|part| part.file.clone()).collect();
     Box::new(move |buffers| {
         if !direct {
-            let io = Box::new(Pool::new(files, "pread buffered")?);
+            let io = Box::new(Pool::new(files.clone(), "pread buffered")?);
             return Ok(Opened { io, reason: None });
         }
         match direct_files(&files) {
             Ok(direct) => with_direct(direct, buffers),
             Err(reason) => {
-                let io = Box::new(Pool::new(files, "pread buffered")?);
+                let io = Box::new(Pool::new(files.clone(), "pread buffered")?);
                 Ok(Opened { io, reason: Some(reason) })
             }
         }

@@ -64,26 +64,31 @@ struct Took {
     late_before: Duration,
 }
 
+/// What each thread needs for the plan's attention.
+fn scratch_of(plan: &Plan, threads: usize) -> Result<Vec<Mutex<Scratch>>> {
+    let mut all: Vec<Scratch> = (0..threads).map(|_| Scratch::default()).collect();
+    for step in plan.groups.iter().flat_map(|group| &group.steps) {
+        if let Op::Attend(attend) = &step.op {
+            all.iter_mut().try_for_each(|scratch| scratch.reserve(attend))?;
+        }
+    }
+    Ok(all.into_iter().map(Mutex::new).collect())
+}
+
 impl Exec {
     /// Prepares to run a plan.
     ///
     /// # Errors
     /// `ERR_INSUFFICIENT_MEMORY`.
     pub fn new(plan: Arc<Plan>, table: Table, pool: Pool, crew: Option<Crew>) -> Result<Self> {
-        let mut scratch: Vec<_> = (0..pool.threads()).map(|_| Scratch::default()).collect();
+        let scratch = scratch_of(&plan, pool.threads())?;
         let mut ropes: Vec<(Rope, Option<WeightId>, Angles, bool)> = Vec::new();
         for step in plan.groups.iter().flat_map(|group| &group.steps) {
-            match &step.op {
-                Op::Attend(attend) => {
-                    scratch.iter_mut().try_for_each(|scratch| scratch.reserve(attend))?;
+            if let Op::Rope(rope) = &step.op {
+                let factors = step.weights.first().copied();
+                if !ropes.iter().any(|(r, f, ..)| same_angles(r, rope) && *f == factors) {
+                    ropes.push((rope.clone(), factors, Angles::default(), false));
                 }
-                Op::Rope(rope) => {
-                    let factors = step.weights.first().copied();
-                    if !ropes.iter().any(|(r, f, ..)| same_angles(r, rope) && *f == factors) {
-                        ropes.push((rope.clone(), factors, Angles::default(), false));
-                    }
-                }
-                _ => {}
             }
         }
         let widest = plan.weights.iter().filter(|w| w.shape.len() == 1).map(|w| w.shape[0]).max();
@@ -97,7 +102,7 @@ impl Exec {
             arena: Arena::default(),
             acts: ActCache::default(),
             experts: experts::Room::default(),
-            scratch: scratch.into_iter().map(Mutex::new).collect(),
+            scratch,
             vector: Buffer::new(widest.unwrap_or(0))?,
             ropes,
             batch: Batch::default(),
@@ -118,6 +123,24 @@ impl Exec {
         let scratch: usize = self.scratch.iter().map(|scratch| scratch.lock().bytes()).sum();
         let angles: usize = self.ropes.iter().map(|rope| rope.2.bytes()).sum();
         self.arena.bytes() + self.acts.bytes() + self.experts.bytes() + scratch + angles
+    }
+
+    /// Other threads for the passes to come.
+    ///
+    /// # Errors
+    /// `ERR_INSUFFICIENT_MEMORY`.
+    pub fn set_pool(&mut self, pool: Pool, crew: Option<Crew>) -> Result<()> {
+        self.scratch = scratch_of(&self.plan, pool.threads())?;
+        (self.pool, self.crew, self.took) = (pool, crew, Took::default());
+        Ok(())
+    }
+
+    /// Lets go of what passes have grown.
+    pub fn trim(&mut self) {
+        self.arena = Arena::default();
+        self.acts = ActCache::default();
+        self.experts = experts::Room::default();
+        self.ropes.iter_mut().for_each(|rope| (rope.2, rope.3) = (Angles::default(), false));
     }
 
     /// Bytes that a pass of so many rows takes beside what is held in any case.
