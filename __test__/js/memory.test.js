@@ -245,3 +245,19 @@ test('run --stats ends with a line of figures where there is no terminal', async
   assert.match(stderr, /read .*\/s, .* in all \| \d+ in flight \| waited \d+ % \| in time/);
   assert.doesNotMatch(stderr, /\x1b/);
 });
+
+test('scores side by side give what one alone gives, also where pages are short', async () => {
+  const text = 'Once upon a time there was a girl called Lily who had a red ball and a dog. ';
+  const texts = Array.from({ length: 6 }, (_, i) => text.slice(i).repeat(2));
+  await withModel(async (model) => {
+    const plain = (scores) => scores.map(({ token, logprob }) => [token, logprob]);
+    const expected = [];
+    for (const one of texts) expected.push(plain(await model.score(one)));
+    const { minimum } = await model.estimate();
+    for (const ram of ['1GiB', minimum.ram]) {
+      await model.configure({ memory: { ram } });
+      const all = await Promise.all(texts.map((one) => model.score(one)));
+      assert.deepEqual(all.map(plain), expected);
+    }
+  }, WHOLE);
+});
