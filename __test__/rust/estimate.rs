@@ -6,8 +6,9 @@ use node_chord::error::Result;
 use node_chord::load::estimate::{Estimate, estimate};
 use node_chord::load::{LoadOptions, Loaded, load};
 use node_chord::place::Io;
+use node_chord::store::GroupStats;
 
-use crate::runner::root;
+use crate::runner::{root, unpacked};
 
 fn options(ram_bytes: Option<u64>) -> LoadOptions {
     LoadOptions { n_ctx: Some(256), ram_bytes, threads: Some(2), ..LoadOptions::default() }
@@ -19,6 +20,38 @@ fn open(path: &std::path::Path, options: &LoadOptions) -> Result<Loaded> {
 
 fn guess(path: &std::path::Path, options: &LoadOptions) -> Estimate {
     estimate(path, options, Some(1e9), &AtomicBool::new(false)).expect("an estimate")
+}
+
+#[test]
+fn loading_does_what_was_estimated_at_every_budget() {
+    for path in [root("models/chord-5m-Q4_K_M.gguf"), unpacked("logits/toys/mixtral.gguf")] {
+        for io in [Io::Auto, Io::Direct] {
+            let with = |ram| LoadOptions { io, ..options(ram) };
+            let least = guess(&path, &with(None)).placement.minimum;
+            for ram in [least, least + 50_000, least + 700_000, 1 << 30] {
+                let options = with(Some(ram));
+                let guess = guess(&path, &options);
+                let loaded = open(&path, &options).expect("loads");
+                assert!(guess.fits);
+                assert_eq!(guess.placement, loaded.placement, "{ram} {io:?}");
+                let stats = loaded.store.upgrade().expect("open").stats();
+                let plain = |group: &GroupStats| (group.name.clone(), group.bytes, group.place);
+                let (expected, found): (Vec<_>, Vec<_>) = (
+                    guess.groups.iter().map(plain).collect(),
+                    stats.groups.iter().map(plain).collect(),
+                );
+                assert_eq!(expected, found);
+                loaded.handle.close();
+            }
+        }
+        let least = guess(&path, &options(None)).placement.minimum;
+        let refused = open(&path, &options(Some(least - 1))).err().expect("refused");
+        assert_eq!(refused.fields[1].1, least.into());
+        let short = guess(&path, &options(Some(least - 1)));
+        assert!(!short.fits);
+        assert_eq!((short.placement.minimum, short.placement.budget.total()), (least, least));
+        assert_eq!(short.placement.budget.limit, Some(least - 1));
+    }
 }
 
 #[test]

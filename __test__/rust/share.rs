@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+use node_chord::engine::command::Command;
 use node_chord::error::Result;
 use node_chord::load::share::Change;
 use node_chord::load::{LoadOptions, Loaded, load};
@@ -83,6 +84,29 @@ fn a_configured_budget_leads_where_loading_with_it_leads() {
 }
 
 #[test]
+fn what_is_refused_changes_nothing() {
+    let loaded = open(Some(64 << 20)).expect("loads");
+    let least = loaded.placement.minimum;
+    configure(&loaded, ram(least + 500_000)).expect("fits");
+    let before = loaded.share.placement();
+    let check = |change, required: u64, available: u64| {
+        let error = configure(&loaded, change).expect_err("refused");
+        assert_eq!(error.code.as_str(), "ERR_INSUFFICIENT_MEMORY", "{error}");
+        let fields: Vec<_> = error.fields.iter().map(|field| field.1.clone()).collect();
+        assert_eq!(fields[1..], [required.into(), available.into()], "{error}");
+        assert_eq!(loaded.share.placement(), before);
+    };
+    check(ram(least - 1), least, least - 1);
+    check(ram(1), least, 1);
+    let kv = before.budget.kv;
+    check(Change { kv: Some(Some(kv - 1)), ..Change::default() }, kv, kv - 1);
+    run(&loaded.handle, request(None, &[7, 8], 3)).outcome();
+    loaded.handle.close();
+    let error = configure(&loaded, ram(least)).expect_err("closed");
+    assert_eq!(error.code.as_str(), "ERR_CLOSED");
+}
+
+#[test]
 fn read_ahead_changes_at_run_time() {
     let loaded = open(Some(64 << 20)).expect("loads");
     let least = loaded.placement.minimum;
@@ -93,5 +117,35 @@ fn read_ahead_changes_at_run_time() {
         let residence = loaded.share.placement().streamed.expect("streams");
         assert!(prefetch.is_none_or(|groups| residence.read_ahead <= groups));
         run(&loaded.handle, request(None, &[7, 8], 3)).outcome();
+    }
+}
+
+#[test]
+fn scores_side_by_side_keep_to_the_rows_of_logits_that_were_budgeted() {
+    let alone = open(Some(64 << 20)).expect("loads");
+    let tight = open(Some(alone.placement.minimum)).expect("loads");
+    assert_eq!(tight.placement.size.logits_rows, 0);
+    let score = |loaded: &Loaded, seed: u32| {
+        let (sender, receiver) = std::sync::mpsc::channel();
+        let tokens = (0..60).map(|i| (i * seed + 5) % 4096).collect();
+        let reply = Box::new(move |result| drop(sender.send(result)));
+        let command = Command::Score { tokens, top: 0, cancelled: Arc::default(), reply };
+        loaded.handle.send(command).expect("open");
+        receiver
+    };
+    let wait = |receiver: std::sync::mpsc::Receiver<Result<Vec<_>>>| -> Vec<u32> {
+        let scores: Vec<node_chord::engine::command::TokenLogprob> =
+            receiver.recv().expect("an answer").expect("scores");
+        scores.iter().map(|score| score.logprob.to_bits()).collect()
+    };
+    let expected: Vec<_> = (1..6).map(|seed| wait(score(&alone, seed))).collect();
+    for loaded in [&alone, &tight] {
+        let all: Vec<_> = (1..6).map(|seed| score(loaded, seed)).collect();
+        for (receiver, expected) in all.into_iter().zip(&expected) {
+            assert_eq!(wait(receiver), *expected);
+        }
+        let held = loaded.handle.stats().scratch_bytes as u64;
+        let memory = loaded.share.memory();
+        assert!(held <= memory.activations + memory.scratch, "{held} of {memory:?}");
     }
 }
