@@ -17,7 +17,7 @@ fn every_llama_toy_has_the_right_logits_on_the_reference() {
 
 #[test]
 fn quantised_toys_have_the_logits_of_their_exact_weights_on_the_reference() {
-    quantised_toys(reference, "float", F32_TOLERANCE);
+    quantised_toys(reference, "float", F32_TOLERANCE, &[]);
 }
 
 /// `arch.json`: every toy within `tolerance`.
@@ -56,8 +56,11 @@ pub fn every_toy(make: Make, tolerance: f64) {
     }
 }
 
-/// `quant.json`'s toys: the values under `column` within `tolerance`.
-pub fn quantised_toys(make: Make, column: &str, tolerance: f64) {
+/// A toy that may be further off than the others: its name, how far, and why.
+pub type Further = (&'static str, f64, &'static str);
+
+/// `quant.json`'s toys: the values under `column` within `tolerance`, but for those `further` off.
+pub fn quantised_toys(make: Make, column: &str, tolerance: f64, further: &[Further]) {
     let oracle = json("logits/quant-toys.json");
     for toy in array(&oracle, "toys") {
         let name = toy["name"].as_str().expect("a name");
@@ -70,8 +73,12 @@ pub fn quantised_toys(make: Make, column: &str, tolerance: f64) {
             worst = worst.max(positions(&place, &array(sequence, column), &logits));
             worst = worst.max(last(&array(sequence, &format!("{column}_last")), &logits));
         }
-        println!("{name}: worst relative difference to {column} {worst:.2e}");
-        assert!(worst <= tolerance, "{name}: {worst:.2e} is beyond {tolerance:.0e}");
+        let exception = further.iter().find(|(known, ..)| *known == name);
+        let limit = exception.map_or(tolerance, |(_, limit, _)| *limit);
+        let why = exception.map_or("", |(.., why)| *why);
+        println!("{name}: worst relative difference to {column} {worst:.2e} {why}");
+        assert!(worst <= limit, "{name}: {worst:.2e} is beyond {limit:.1e}");
+        assert!(exception.is_none() || worst > tolerance, "{name} is an exception no more");
     }
 }
 

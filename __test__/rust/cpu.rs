@@ -1,12 +1,12 @@
 //! The CPU backend against the oracles, and against itself: every tier, number of threads, batch
 //! and chunking gives the same bits.
 
-use crate::arch::{every_toy, quantised_toys};
+use crate::arch::{Further, every_toy, quantised_toys};
 use crate::logits::{FLOAT, GREEDY, INT8, SEQUENCES, Share, check};
 use crate::runner::{Make, Model, unpacked};
 use node_chord::backend::cpu::simd::Tier;
 use node_chord::backend::cpu::{Config, Cpu};
-use node_chord::backend::{Backend, Batch, KvType, PAGE_TOKENS, PageId, Row};
+use node_chord::backend::{Backend, Batch, KvType, PAGE_TOKENS, PageId, Probe, Row};
 use node_chord::error::Code;
 use node_chord::plan::Plan;
 use node_chord::store::Lease;
@@ -27,12 +27,20 @@ fn every_llama_toy_has_the_right_logits_on_the_cpu() {
     every_toy(cpu as Make, 1e-4);
 }
 
+/// Toys beyond the 2e-2 that the oracle allows against llama.cpp's int8 pass. All of them have
+/// types of 32 values a block, where the scales of activations are f32 here and f16 there: that
+/// flips roundings, after which the two are as far apart as two ways of rounding. With f32 scales
+/// in both, as for blocks of 256, they agree to 1e-5.
+const FURTHER: &[Further] = &[
+    ("q-q4_0", 2.3e-2, "measured 2.21e-2; llama.cpp's own kernels part by 1.5e-2"),
+    ("q-mxfp4", 3.3e-2, "measured 3.19e-2; 2.3e-2 and 2.5e-2 from the exact activations"),
+    ("q-zoo", 3.1e-2, "measured 2.97e-2; llama.cpp's own kernels part by 2.2e-2"),
+];
+
 #[test]
 fn quantised_toys_are_as_near_as_int8_activations_allow() {
-    quantised_toys(cpu as Make, "float", 6e-2);
-    // Activations rounded here and there lie up to 3.0e-2 and 2.3e-2 from the exact ones, and are
-    // as far apart as the two together: scales are f32 here and f16 there.
-    quantised_toys(cpu as Make, "int8", 4e-2);
+    quantised_toys(cpu as Make, "float", 6e-2, &[]);
+    quantised_toys(cpu as Make, "int8", 2e-2, FURTHER);
 }
 
 #[test]
@@ -50,6 +58,17 @@ fn chord_models_are_within_the_tolerance_of_int8_activations() {
 
 /// One sequence's tokens, cut into passes of these sizes, beside other sequences or not.
 fn logits(model: &Model, config: Config, tokens: &[u32], chunk: usize, beside: usize) -> Vec<u32> {
+    passes(model, config, tokens, (chunk, beside), false)
+}
+
+/// The same; `watched`: with a probe, as `chord diff` runs it, so that no steps are run as one.
+fn passes(
+    model: &Model,
+    config: Config,
+    tokens: &[u32],
+    (chunk, beside): (usize, usize),
+    watched: bool,
+) -> Vec<u32> {
     let slices = model.slices();
     let lease = Lease::new(&slices);
     let mut backend = Cpu::new(model.plan.clone(), config).unwrap();
@@ -84,7 +103,11 @@ fn logits(model: &Model, config: Config, tokens: &[u32], chunk: usize, beside: u
         }
         backend.begin(&Batch { rows, sequences: sequences.clone() }).unwrap();
         for group in model.plan.group_ids() {
-            backend.run(group, &lease, None).unwrap();
+            let mut seen = 0;
+            let mut probe = |_, _, _, data: &[f32]| seen += data.len();
+            let probe: Option<Probe<'_>> = if watched { Some(&mut probe) } else { None };
+            backend.run(group, &lease, probe).unwrap();
+            assert_eq!(seen > 0, watched);
         }
         let all = backend.logits().chunks_exact(model.plan.n_vocab);
         bits.extend(
@@ -111,6 +134,18 @@ fn threads_batch_and_chunking_do_not_change_a_bit() {
         {
             let got = logits(&model, config(threads), &tokens, chunk, beside);
             assert!(got == want, "{name}: {threads} threads, chunks of {chunk}, {beside} beside");
+        }
+    }
+}
+
+#[test]
+fn a_pass_that_is_watched_gives_the_bits_of_one_that_is_not() {
+    for name in ["llama", "mixtral", "llama-mqa-bias", "q-q4_k", "q-q6_k", "q-q4_0", "q-zoo"] {
+        let model = toy(name);
+        let tokens: Vec<u32> = (0..70).map(|i| (i * 37 + i * i * 11) % 250).collect();
+        for (chunk, beside) in [(1, 0), (33, 2), (70, 0)] {
+            let run = |watched| passes(&model, F32, &tokens, (chunk, beside), watched);
+            assert!(run(false) == run(true), "{name}: chunks of {chunk}, {beside} beside");
         }
     }
 }

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use node_chord::backend::cpu::{Config, Cpu};
-use node_chord::backend::{Backend, Batch, PageId, Probe};
+use node_chord::backend::{Backend, Batch, Probe};
 use node_chord::engine::bounds::Bounds;
 use node_chord::engine::command::Generate;
 use node_chord::engine::sampler::Sampling;
@@ -20,6 +20,7 @@ use node_chord::tokenizer::Tokenizer;
 use node_chord::{gguf, model};
 
 use crate::engine::client::{limits, open, request, run, send};
+use crate::over::{Over, RunGroup};
 use crate::runner::root;
 
 const TEXT: &str = "Once upon a time there was a little girl named Lily. She had a red ball and a \
@@ -35,65 +36,31 @@ type Answer = (Vec<u32>, Rows);
 
 /// Notes every row of logits that a backend gives.
 struct Recorder {
-    inner: Box<dyn Backend>,
-    rows: Vec<(u32, u32)>,
     n_vocab: usize,
     groups: usize,
     seen: Seen,
 }
 
-impl Backend for Recorder {
-    fn name(&self) -> &str {
-        self.inner.name()
-    }
-
-    fn tier(&self) -> &str {
-        self.inner.tier()
-    }
-
-    fn page_commit(&mut self, page: PageId) -> Result<()> {
-        self.inner.page_commit(page)
-    }
-
-    fn page_free(&mut self, page: PageId) {
-        self.inner.page_free(page);
-    }
-
-    fn page_copy(&mut self, from: PageId, to: PageId, tokens: usize) -> Result<()> {
-        self.inner.page_copy(from, to, tokens)
-    }
-
-    fn page_bytes(&self) -> usize {
-        self.inner.page_bytes()
-    }
-
-    fn scratch_bytes(&self) -> usize {
-        self.inner.scratch_bytes()
-    }
-
-    fn begin(&mut self, batch: &Batch) -> Result<()> {
-        let rows = batch.rows.iter().filter(|row| row.wants_logits);
-        self.rows = rows.map(|row| (row.position, row.token)).collect();
-        self.inner.begin(batch)
-    }
-
-    fn run(&mut self, group: GroupId, weights: &Lease<'_>, probe: Option<Probe<'_>>) -> Result<()> {
-        self.inner.run(group, weights, probe)?;
+impl RunGroup for Recorder {
+    fn run(
+        &mut self,
+        inner: &mut dyn Backend,
+        batch: &Batch,
+        group: GroupId,
+        weights: &Lease<'_>,
+        probe: Option<Probe<'_>>,
+    ) -> Result<()> {
+        inner.run(group, weights, probe)?;
         if group.0 as usize + 1 == self.groups {
             let mut seen = self.seen.lock().expect("not poisoned");
-            for ((position, token), row) in
-                self.rows.iter().zip(self.inner.logits().chunks_exact(self.n_vocab))
-            {
+            let rows = batch.rows.iter().filter(|row| row.wants_logits);
+            for (row, logits) in rows.zip(inner.logits().chunks_exact(self.n_vocab)) {
                 let mut hash = DefaultHasher::new();
-                row.iter().for_each(|logit| hash.write_u32(logit.to_bits()));
-                seen.insert((*position, *token, hash.finish()));
+                logits.iter().for_each(|logit| hash.write_u32(logit.to_bits()));
+                seen.insert((row.position, row.token, hash.finish()));
             }
         }
         Ok(())
-    }
-
-    fn logits(&self) -> &[f32] {
-        self.inner.logits()
     }
 }
 
@@ -111,13 +78,8 @@ fn start(path: &Path, threads: usize, chunk: Option<usize>) -> Subject {
     let config = Config { threads: Some(threads), ..Config::default() };
     let inner = Box::new(Cpu::new(plan.clone(), config).expect("a backend"));
     let seen = Seen::default();
-    let backend = Recorder {
-        inner,
-        rows: Vec::new(),
-        n_vocab: plan.n_vocab,
-        groups: plan.groups.len(),
-        seen: seen.clone(),
-    };
+    let (n_vocab, groups) = (plan.n_vocab, plan.groups.len());
+    let backend = Over::new(inner, Recorder { n_vocab, groups, seen: seen.clone() });
     let tokens = tokenizer.encode(TEXT, true, true);
     let store = Arc::new(Store::open(&file, &plan).expect("mapped"));
     let handle = engine::start(Setup {

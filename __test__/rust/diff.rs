@@ -3,12 +3,13 @@
 use std::sync::Arc;
 
 use node_chord::backend::cpu::{Config, Cpu};
-use node_chord::backend::{Backend, Batch, KvType, PageId, Probe};
+use node_chord::backend::{Backend, Batch, KvType, Probe};
 use node_chord::error::{Code, Result};
 use node_chord::plan::{GroupId, NormKind, Op, Plan, RopeKind, Step, WeightId};
 use node_chord::store::Lease;
 use node_chord::tools::diff::{Report, Setup, run};
 
+use crate::over::{Over, RunGroup};
 use crate::runner::{Model, chord_path, json, reference, unpacked};
 
 const TOKENS: [u32; 40] = {
@@ -73,7 +74,7 @@ fn a_number_that_is_not_finite_is_found_where_it_arises() {
     let mut bytes = model.slices()[weight.0 as usize].expect("bytes").to_vec();
     // Row 3, of 16 columns.
     bytes[3 * 16 * 4..][..4].copy_from_slice(&f32::INFINITY.to_le_bytes());
-    let tampered = Tampered { inner: reference(model.plan.clone()), weight, bytes };
+    let tampered = Over::new(reference(model.plan.clone()), Tampered { weight, bytes });
     let found = compare(&model, Box::new(tampered)).not_finite.expect("a number");
     assert!(found.step.starts_with("layer 1 ffn_up"), "{found:?}");
     assert_eq!((found.position, found.element), (0, 3));
@@ -146,54 +147,24 @@ fn with(model: &Model, tokens: &[u32], a: &mut dyn Backend, b: &mut dyn Backend)
     run(&setup, a, b)
 }
 
-/// A backend that reads other bytes for one weight.
+/// Reads other bytes for one weight.
 struct Tampered {
-    inner: Box<dyn Backend>,
     weight: WeightId,
     bytes: Vec<u8>,
 }
 
-impl Backend for Tampered {
-    fn name(&self) -> &str {
-        self.inner.name()
-    }
-
-    fn tier(&self) -> &str {
-        self.inner.tier()
-    }
-
-    fn page_commit(&mut self, page: PageId) -> Result<()> {
-        self.inner.page_commit(page)
-    }
-
-    fn page_free(&mut self, page: PageId) {
-        self.inner.page_free(page);
-    }
-
-    fn page_copy(&mut self, from: PageId, to: PageId, tokens: usize) -> Result<()> {
-        self.inner.page_copy(from, to, tokens)
-    }
-
-    fn page_bytes(&self) -> usize {
-        self.inner.page_bytes()
-    }
-
-    fn scratch_bytes(&self) -> usize {
-        self.inner.scratch_bytes()
-    }
-
-    fn begin(&mut self, batch: &Batch) -> Result<()> {
-        self.inner.begin(batch)
-    }
-
-    fn run(&mut self, group: GroupId, weights: &Lease<'_>, probe: Option<Probe<'_>>) -> Result<()> {
+impl RunGroup for Tampered {
+    fn run(
+        &mut self,
+        inner: &mut dyn Backend,
+        _: &Batch,
+        group: GroupId,
+        weights: &Lease<'_>,
+        probe: Option<Probe<'_>>,
+    ) -> Result<()> {
         let all = 0..=self.weight.0 + 64;
         let mut slices: Vec<_> = all.map(|id| Some(weights.bytes(WeightId(id)))).collect();
         slices[self.weight.0 as usize] = Some(&self.bytes);
-        self.inner.run(group, &Lease::new(&slices), probe)
-    }
-
-    fn logits(&self) -> &[f32] {
-        self.inner.logits()
+        inner.run(group, &Lease::new(&slices), probe)
     }
 }

@@ -18,6 +18,7 @@ mod logits;
 mod malformed;
 mod measure;
 mod numeric;
+mod over;
 mod place;
 mod quant;
 mod reference;

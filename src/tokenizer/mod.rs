@@ -26,12 +26,11 @@ mod words;
 mod tests;
 
 pub use decode::Decoder;
-pub use pretokenize::{names as pre_names, split_for_test};
+pub use pretokenize::{Pre, names as pre_names};
 
 use bpe::Bpe;
 use lexicon::Lexicon;
 use merge::Merger;
-use pretokenize::Pre;
 use source::Source;
 use special::{Part, Specials};
 use spm::Spm;

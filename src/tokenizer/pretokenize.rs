@@ -154,15 +154,3 @@ impl Pre {
         split::pieces(&self.steps, text, emit);
     }
 }
-
-/// Byte lengths of the pieces of a text, for tests of the table as a whole.
-///
-/// # Errors
-/// `ERR_INTERNAL` for a wrong pattern or an unknown name.
-pub fn split_for_test(name: &str, text: &str) -> Result<Vec<usize>> {
-    let pre = Pre::named(name)?;
-    let pre = pre.ok_or_else(|| crate::error::Error::internal("pre-tokenizer", name))?;
-    let mut lengths = Vec::new();
-    pre.split(text, &mut |piece| lengths.push(piece.len()));
-    Ok(lengths)
-}
