@@ -11,7 +11,7 @@ use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::{Poll, Waker};
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 
 use crate::engine::command::Event;
 
@@ -94,6 +94,11 @@ impl EventQueue {
     pub fn lift(&self) {
         let mut state = self.state.lock();
         state.lifted = true;
+        self.changed(state);
+    }
+
+    /// Both sides may go on: the consumer has something to look at, the engine room to write.
+    fn changed(&self, mut state: MutexGuard<'_, State>) {
         let nudge = state.resumed(self.capacity);
         let waker = state.waker.take();
         drop(state);

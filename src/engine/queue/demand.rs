@@ -22,13 +22,7 @@ impl EventQueue {
         let mut state = self.state.lock();
         state.demand = chunks;
         state.held = 0;
-        let nudge = state.resumed(self.capacity);
-        let waker = state.waker.take();
-        drop(state);
-        if let Some(waker) = waker {
-            waker.wake();
-        }
-        call(nudge);
+        self.changed(state);
     }
 
     /// Waits for demanded chunks, progress, a full queue or the end. Nothing comes after the end.
