@@ -99,7 +99,7 @@ export interface LoadOptions extends Task {
   prefetch?: number | 'auto' | undefined;
   /** How weights are read. Default `'auto'`: mapped if all fits, else direct. */
   io?: 'auto' | 'mmap' | 'direct' | 'buffered' | undefined;
-  /** Tokens that a session may hold. Default `'auto'`: as trained, or what fits. */
+  /** Tokens that a session may hold, 1..2^24. Default `'auto'`: as trained, or what fits. */
   contextLength?: number | 'auto' | undefined;
   /** How the KV cache is stored. Default `'f16'`. */
   kvType?: KvType | { k: KvType; v: KvType } | undefined;
@@ -120,7 +120,7 @@ export class Model implements AsyncDisposable {
   private constructor();
   /** What it is. */
   readonly info: ModelInfo;
-  /** Whether `close` was called. */
+  /** Whether it takes no more calls: after `close`, or a bug of ours (`ERR_INTERNAL`). */
   readonly closed: boolean;
   /** A snapshot of what it does and holds; after closing the last one. */
   stats(): Stats;

@@ -3,6 +3,7 @@
 import assert from 'node:assert/strict';
 import { spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
+import { existsSync, openSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { before, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
@@ -74,6 +75,7 @@ test('wrong usage exits with 2 and says what was wrong', () => {
     [['run', MODEL, 'a', '--logit-bias', '3'], /id=bias/],
     [['run', MODEL, 'a', '--threads', '0'], /threads/],
     [['chat', MODEL, 'a', '--template-args', '{'], /JSON/],
+    [['diff', MODEL, '--threads', '1.5'], /threads: expected 'auto' or an integer/],
   ];
   for (const [args, message] of cases) {
     const { status, stdout, stderr } = chord(args);
@@ -92,12 +94,47 @@ test('a failure exits with 1, as text or as JSON', () => {
   assert.equal(JSON.parse(json.stdout).error.code, 'ERR_FILE_NOT_FOUND');
 });
 
+test('inspect --plan shows every step of every group, as text and as JSON', () => {
+  const json = chord(['inspect', MODEL, '--plan', '--json']);
+  assert.equal(json.status, 0, json.stderr);
+  const plan = JSON.parse(json.stdout);
+  const [first, second] = plan.groups;
+  assert.equal(first.name, 'embedding');
+  assert.equal(second.name, 'layer 0 attention');
+  assert.equal(plan.groups.at(-1).name, 'output');
+  assert.equal(plan.groups.length, 2 * plan.kvLayers + 2);
+  const [norm, q] = second.steps;
+  assert.deepEqual([norm.op, norm.output, q.inputs], ['norm', 'layer 0 attn_norm', [norm.output]]);
+  const { name, type, shape } = q.weights[0];
+  assert.deepEqual([name, type, shape[1]], ['blk.0.attn_q.weight', 'Q4_K', plan.embeddingLength]);
+  const text = chord(['inspect', MODEL, '--plan']);
+  assert.equal(text.status, 0, text.stderr);
+  const lines = text.stdout.trimEnd().split('\n');
+  const steps = plan.groups.flatMap((group) => group.steps);
+  assert.equal(lines.length, 1 + plan.groups.length + steps.length);
+  assert.ok(text.stdout.includes(`layer 0 attn_q[${q.width}] = linear(layer 0 attn_norm, ${name}`));
+  assert.equal(chord(['inspect', 'no-such-file.gguf', '--plan']).status, 1);
+});
+
 test('run prints what generate gives and nothing else on stdout', () => {
   const { status, stdout, stderr } = chord(['run', MODEL, 'Once upon a time', ...GREEDY]);
   assert.equal(status, 0, stderr);
   assert.equal(stdout, `${expected}\n`);
   assert.match(stderr, /12 tokens \| .* tok\/s \| first token .* \| loaded in .* \| peak memory/);
   assert.doesNotMatch(stdout + stderr, /\x1b/, 'no colour and no bar without a terminal');
+});
+
+test('a full disk is a failure in one line', { skip: !existsSync('/dev/full') }, () => {
+  const stdio = ['ignore', openSync('/dev/full', 'w'), 'pipe'];
+  for (const args of [
+    ['inspect', MODEL, '--json'],
+    ['run', MODEL, 'Once', ...GREEDY],
+  ]) {
+    const { status, stderr } = spawnSync(process.execPath, [CHORD, ...args], { stdio });
+    assert.equal(status, 1);
+    assert.match(String(stderr), /^chord: writing to stdout: ENOSPC.*\n/);
+    assert.doesNotMatch(String(stderr), / at /);
+  }
 });
 
 test('run reads its prompt from a pipe', () => {

@@ -6,7 +6,7 @@ const fs = require('node:fs');
 const os = require('node:os');
 const path = require('node:path');
 const { test, before, after } = require('node:test');
-const { chord, MODEL, rejects, script } = require('./common.js');
+const { chord, MODEL, ROOT, rejects, throws, script } = require('./common.js');
 
 let folder;
 before(() => {
@@ -133,4 +133,33 @@ test('environment variables stand for options, and are checked', async () => {
   assert.match(await run({ NODE_CHORD_DEVICE: 'cuda' }), /cuda/);
   const { stderr } = await script(body, { env: { NODE_CHORD_LOG: 'debug' } });
   assert.match(stderr, /load/);
+});
+
+test('a model whose engine broke is closed, as its calls say', async () => {
+  const { makeModel } = require(path.join(ROOT, 'dist', 'model.js'));
+  const broken = { info: { path: 'm.gguf', vocabSize: 10 }, sampling: {} };
+  const session = { length: () => 0, close: () => Promise.reject(new Error('never called')) };
+  let closed = false;
+  const model = makeModel({
+    info: () => JSON.stringify(broken),
+    text: () => ({}),
+    closed: () => closed,
+    close: async () => {},
+    openSession: () => session,
+    stats: () => JSON.stringify({ ram: { limit: 1 } }),
+  });
+  const open = model.createSession();
+  assert.deepEqual([model.closed, open.closed], [false, false]);
+  closed = true; // a panic in the engine
+  assert.deepEqual([model.closed, open.closed], [true, true]);
+  for (const call of [
+    () => model.generate('a'),
+    () => open.generate('a'),
+    () => model.score('a'),
+  ]) {
+    await rejects('ERR_CLOSED', call());
+  }
+  await rejects('ERR_CLOSED', model.tokenize('a'));
+  for (const call of [() => model.createSession(), () => open.fork()]) throws('ERR_CLOSED', call);
+  await Promise.all([open.close(), model.close()]);
 });

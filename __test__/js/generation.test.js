@@ -266,11 +266,19 @@ describe('failing', () => {
   });
 });
 
-test('progress is told as it comes, the last one always', async () => {
+test('progress is told 20 times a second, the last one always', async (t) => {
+  let now = 1000;
+  t.mock.method(performance, 'now', () => now);
   const source = new FakeSource();
   const seen = [];
   const generation = start(source, { onProgress: (progress) => seen.push(progress) });
-  for (const done of [1, 2, 3, 4]) {
+  for (const [done, ms] of [
+    [1, 0],
+    [2, 40],
+    [3, 20],
+    [4, 1],
+  ]) {
+    now += ms;
     source.report(done, 4);
     await turn();
   }
@@ -278,6 +286,7 @@ test('progress is told as it comes, the last one always', async () => {
   await generation;
   assert.deepEqual(seen, [
     { phase: 'prompt', unit: 'tokens', done: 1, total: 4 },
+    { phase: 'prompt', unit: 'tokens', done: 3, total: 4 },
     { phase: 'prompt', unit: 'tokens', done: 4, total: 4 },
   ]);
 });

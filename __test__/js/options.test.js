@@ -299,3 +299,49 @@ test('async functions never throw, not even for a getter that does', async () =>
     /boom/,
   );
 });
+
+test('an object that is no set of options is refused, not read as an empty one', async () => {
+  const odd = [new Map([['threads', 1]]), new Date(), AbortSignal.abort(), Promise.resolve(), []];
+  for (const value of odd) {
+    const error = await rejects('ERR_INVALID_ARG', chord.loadModel(MODEL, value));
+    assert.match(error.message, /^options: expected an object, got an? /);
+    await rejects('ERR_INVALID_ARG', model.generate('a', value));
+    await rejects('ERR_INVALID_ARG', model.generate('a', { logitBias: value }));
+    await rejects('ERR_INVALID_ARG', model.tokenize('a', value));
+    throws('ERR_INVALID_ARG', () => model.createSession(value));
+  }
+  for (const value of [Buffer.from(MODEL), [MODEL], new String(MODEL)]) {
+    const error = await rejects('ERR_INVALID_ARG', chord.loadModel(value));
+    assert.match(error.message, /^path: expected a path or a file: URL, got an? /);
+  }
+  await rejects('ERR_INVALID_ARG', chord.loadModel(MODEL, { memory: { ram: null } }));
+  const far = await rejects('ERR_INVALID_ARG', chord.loadModel(MODEL, { contextLength: 2 ** 25 }));
+  const wanted = "'auto' or an integer from 1 to 16777216";
+  assert.equal(far.message, `contextLength: expected ${wanted}, got 33554432`);
+  class Mine {
+    maxTokens = 1;
+  }
+  assert.equal((await model.generate('Once', new Mine())).tokens.length, 1);
+});
+
+test('holes and objects that write themselves otherwise are named', async () => {
+  const hole = await rejects('ERR_INVALID_ARG', model.generate('a', { stop: [, 'a'] }));
+  assert.match(hole.message, /^stop\[0\]: .*got undefined$/);
+  const args = { toJSON: () => 5 };
+  const error = await rejects('ERR_INVALID_ARG', model.chat('a', { templateArgs: args }));
+  assert.match(error.message, /toJSON gives something else$/);
+  const ring = {};
+  ring.ring = ring;
+  const cyclic = await rejects('ERR_INVALID_ARG', model.chat('a', { templateArgs: ring }));
+  assert.doesNotMatch(cyclic.message, /\n/);
+});
+
+test('a callback whose promise rejects ends its task, as one that throws', async () => {
+  const onProgress = async () => {
+    throw new Error('mine');
+  };
+  const isMine = (error) => error.message === 'mine';
+  await assert.rejects(chord.loadModel(MODEL, { onProgress }), isMine);
+  await assert.rejects(model.generate('Once '.repeat(200), { onProgress }), isMine);
+  assert.equal((await model.generate('Once', { maxTokens: 1 })).tokens.length, 1);
+});

@@ -363,11 +363,13 @@ fn a_failing_pass_fails_its_generations_and_the_model_works_on() {
 fn a_panic_closes_the_model_and_the_process_lives() {
     let (handle, control) = start(Shape { max_concurrent: 2, ..SHAPE });
     let runs: Vec<_> = (0..4).map(|seed| send(&handle, endless(None, &prompt(seed, 3)))).collect();
+    assert!(!handle.is_closed());
     control.panic_now.store(true, Ordering::SeqCst);
     for run in runs {
         let error = run.wait().error();
         assert_eq!(error.code, Code::Internal);
         assert!(error.message.contains("as the test wants"), "{error}");
+        assert!(handle.is_closed(), "whoever hears of the panic sees a closed model");
     }
     assert!(handle.join(JOIN));
     assert!(control.dropped.load(Ordering::SeqCst));

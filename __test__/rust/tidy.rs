@@ -64,6 +64,7 @@ const COMMAND_EXCEPTIONS: &[Exception] = &[
     ("src/js/cli/diff.ts", "calls the addon's comparison"),
     ("src/js/cli/estimate.ts", "counts on a disk of a rate that is given"),
     ("src/js/cli/bench.ts", "the same, and tells what was read and computed when"),
+    ("src/js/cli/plan.ts", "calls the addon for a model's steps"),
 ];
 
 /// A crate has one home: the first name is used below the paths that follow, and nowhere else.
@@ -94,6 +95,7 @@ const UNSAFE: &[&str] = &[
     "src/backend/cuda",
     "src/backend/wgpu",
     "src/store/io",
+    "src/tools/heap.rs",
 ];
 
 /// Where JavaScript reads the environment; Rust gets options. `NO_COLOR` is the terminal's affair.

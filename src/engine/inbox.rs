@@ -87,6 +87,11 @@ impl Inbox {
         Ok(())
     }
 
+    /// Whether nothing is let in any more.
+    pub fn is_closed(&self) -> bool {
+        self.state.lock().is_closed
+    }
+
     /// Wakes the engine thread: something changed outside the commands.
     pub fn nudge(&self) {
         self.pending.store(true, Ordering::Release);
@@ -140,7 +145,7 @@ impl Inbox {
 /// `ERR_CLOSED` for a model or a session.
 #[must_use]
 pub fn closed(what: &str) -> Error {
-    Error::new(Code::Closed, format!("the {what} is closed")).with("what", what)
+    Error::new(Code::Closed, format!("this {what} was closed")).with("what", what)
 }
 
 fn full(limit: usize) -> Error {

@@ -106,6 +106,12 @@ impl Handle {
         self.owner.stats.lock().clone()
     }
 
+    /// Whether it takes nothing any more: it was closed, or a panic closed it.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.owner.inbox.is_closed()
+    }
+
     /// Asks the engine to stop after the group in flight; [`Handle::join`] waits for it.
     pub fn close(&self) {
         // An error says that it is closed already.

@@ -133,9 +133,14 @@ export const path: Check<string> = (value, name) => {
 /** An object of options, an absent one included. */
 export function optionsObject(value: unknown, name = 'options'): Record<string, unknown> {
   if (value === undefined) return {};
-  const good = typeof value === 'object' && value !== null && !Array.isArray(value);
-  if (!good) throw invalidArg(name, 'an object', value);
-  return value as Record<string, unknown>;
+  if (!isOptions(value)) throw invalidArg(name, 'an object', value);
+  return value;
+}
+
+/** What built-in objects have inside, such as a Map or a signal, is no option and would be lost. */
+export function isOptions(value: unknown): value is Record<string, unknown> {
+  if (typeof value !== 'object' || value === null) return false;
+  return ['[object Object]', '[object Module]'].includes(Object.prototype.toString.call(value));
 }
 
 /** Options that are not known are errors, so that a misspelt one does not go unnoticed. */

@@ -149,7 +149,7 @@ export async function awaiting<T>(call: () => Promise<T>): Promise<T> {
 function describeObject(value: object): string {
   const name: unknown = Object.getPrototypeOf(value)?.constructor?.name;
   if (typeof name !== 'string' || name === '' || name === 'Object') return 'an object';
-  return /^[aeiou]/i.test(name) ? `an ${shorten(name)}` : `a ${shorten(name)}`;
+  return /^[aeio]/i.test(name) ? `an ${shorten(name)}` : `a ${shorten(name)}`;
 }
 
 function shorten(text: string): string {

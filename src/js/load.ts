@@ -10,7 +10,7 @@ import { readMetadataInTurns } from './metadata.js';
 import { makeModel, type Model } from './model.js';
 import { native as addon, type NativeLoad } from './native.js';
 import * as options from './options.js';
-import { abortable } from './task.js';
+import { abortable, report } from './task.js';
 import { makeTokenizer, type Tokenizer } from './tokenizer.js';
 
 export async function loadModel(
@@ -82,15 +82,11 @@ export async function devices(): Promise<api.Device[]> {
 
 /** `(path, options?)` or `({ path, ...options })`. */
 function readArguments(first: unknown, second: unknown): { path: string; given: unknown } {
-  const isPath = typeof first === 'string' || first instanceof URL;
-  if (isPath || typeof first !== 'object' || first === null || second !== undefined) {
+  // A URL, also of another realm, is no object of options.
+  if (!is.isOptions(first) || second !== undefined) {
     return { path: is.path(first, 'path'), given: second };
   }
-  // A URL of another realm is an object too.
-  if (Object.prototype.toString.call(first) === '[object URL]') {
-    return { path: is.path(first, 'path'), given: second };
-  }
-  const { path, ...given } = first as Record<string, unknown>;
+  const { path, ...given } = first;
   if (path === undefined) {
     is.onlyKnown(given, Object.keys(options.loadWithPath));
     throw invalidArg('path', 'a path or a file: URL', path);
@@ -104,15 +100,24 @@ async function follow(
   onProgress: ((progress: api.Progress) => void) | undefined,
   given: unknown,
 ): Promise<Model> {
+  const thrown: unknown[] = [];
+  const failed = (error: unknown) => {
+    thrown.push(error);
+    load.cancel();
+  };
+  const next = () =>
+    awaiting(() => load.next()).catch((error: unknown) => {
+      throw thrown.length > 0 ? thrown[0] : error;
+    });
   for (;;) {
-    const step = await awaiting(() => load.next());
-    if (step === null) return makeModel(load.take(), given as api.LoadOptions | undefined);
-    const [done = 0, total = 0] = step;
-    try {
-      onProgress?.({ phase: 'load', unit: 'bytes', done, total });
-    } catch (error) {
-      load.cancel();
-      throw error;
+    const step = await next();
+    if (step === null) {
+      const model = makeModel(load.take(), given as api.LoadOptions | undefined);
+      if (thrown.length === 0) return model;
+      void model.close();
+      throw thrown[0];
     }
+    const [done = 0, total = 0] = step;
+    if (onProgress) report(onProgress, { phase: 'load', unit: 'bytes', done, total }, failed);
   }
 }

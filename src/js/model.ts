@@ -38,7 +38,7 @@ export class Model implements api.Model {
   }
 
   get closed(): boolean {
-    return this.#closing !== null;
+    return this.#closing !== null || this.#native.closed();
   }
 
   stats(): api.Stats {

@@ -94,6 +94,8 @@ export interface NativeModel {
   text(): NativeText;
   /** `long`: instead of `request.text`. */
   generate(request: NativeRequest, long: NativeString | null): NativeGeneration;
+  /** Whether its engine takes nothing any more: a panic of ours closes it, too. */
+  closed(): boolean;
   openSession(): NativeSession;
   score(
     prompt: string | NativeString | Uint32Array,

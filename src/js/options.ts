@@ -32,6 +32,8 @@ export function read<T extends Table>(table: T, options: unknown, prefix = ''): 
   return result as Read<T>;
 }
 
+/** The largest context that the addon plans for. */
+const CONTEXT_MAX = 2 ** 24;
 const KV_TYPES = ['f32', 'f16', 'bf16'] as const;
 const DEVICE = /^(cpu|cuda|vulkan|metal|dx12)(:\d{1,4})?$/;
 
@@ -48,7 +50,7 @@ export const load = {
   memory: rule(memory, { ram: 'auto', vram: 'auto', kv: 'auto' }),
   prefetch: rule(is.wordOr('auto', is.integer(0, 64)), 'auto'),
   io: rule(is.oneOf('auto', 'mmap', 'direct', 'buffered'), 'auto'),
-  contextLength: rule(is.wordOr('auto', is.count(1)), 'auto'),
+  contextLength: rule(is.wordOr('auto', is.integer(1, CONTEXT_MAX)), 'auto'),
   kvType: rule(kvTypes, { k: 'f16', v: 'f16' }),
   threads: rule(is.wordOr('auto', is.integer(1, 256)), 'auto'),
   cpu: rule(is.string, 'auto'),
@@ -207,7 +209,7 @@ function logitBias(vocabSize: number): Check<{ ids: number[]; biases: number[] }
 }
 
 function stops(value: unknown, name: string): string[] {
-  const texts: unknown[] = Array.isArray(value) ? value : [value];
+  const texts: unknown[] = Array.isArray(value) ? Array.from(value) : [value]; // no holes
   const expected = 'a string or an array of at most 64 strings, none empty';
   if (texts.length > 64) throw invalidText(name, expected, `${texts.length} of them`);
   return texts.map((text, index) => {
@@ -222,8 +224,11 @@ function templateArgs(value: unknown, name: string): string {
   const given = is.optionsObject(value, name);
   const expected = 'an object that JSON can hold';
   try {
-    return JSON.stringify(given, is.wellFormedItem) ?? '{}';
+    const json = JSON.stringify(given, is.wellFormedItem) ?? '{}';
+    if (json.startsWith('{')) return json;
   } catch (error) {
-    throw invalidText(name, expected, (error as Error).message);
+    const [line = ''] = String((error as Error)?.message).split('\n');
+    throw invalidText(name, expected, line);
   }
+  throw invalidText(name, expected, 'one whose toJSON gives something else');
 }

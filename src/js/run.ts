@@ -5,6 +5,7 @@
 
 import type * as api from '../../index.js';
 import { aborted, fromNative, isChordError } from './errors.js';
+import { report } from './task.js';
 
 /** Where batches come from: the addon, or a double in tests. */
 export interface Source<C, R> {
@@ -189,12 +190,10 @@ export class Run<C, R> {
     if (call === undefined || this.#thrown !== null) return;
     if (done < total && now - this.#progressAt < PROGRESS_MS) return;
     this.#progressAt = now;
-    try {
-      call({ phase: 'prompt', unit: 'tokens', done, total });
-    } catch (error) {
-      this.#thrown = { error };
+    report(call, { phase: 'prompt', unit: 'tokens', done, total }, (error) => {
+      this.#thrown ??= { error };
       this.#prepared?.source.cancel(false);
-    }
+    });
   }
 
   #end(end: End<R>): void {

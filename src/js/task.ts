@@ -1,4 +1,4 @@
-/** Calls that a signal can call off. */
+/** Calls that a signal can call off, and the callbacks that they report to. */
 
 import { aborted } from './errors.js';
 
@@ -35,4 +35,18 @@ export function abortable<T>(
       },
     );
   });
+}
+
+/** Calls a callback; `failed` hears what it throws, or what its promise rejects with. */
+export function report<T>(
+  callback: (value: T) => unknown,
+  value: T,
+  failed: (error: unknown) => void,
+): void {
+  try {
+    const given = callback(value);
+    if (given instanceof Promise) given.catch(failed);
+  } catch (error) {
+    failed(error);
+  }
 }

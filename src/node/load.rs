@@ -19,7 +19,7 @@ use crate::node::slot::Slot;
 use crate::node::teardown::{self, Environment, Registered};
 use crate::node::text::NativeText;
 use crate::tools::open::{self, Inspection};
-use crate::tools::{comparison, estimated};
+use crate::tools::{comparison, estimated, planned};
 
 /// At most 20 calls a second, the last one included.
 const PROGRESS_EVERY: Duration = Duration::from_millis(53);
@@ -312,4 +312,17 @@ pub fn diff<'env>(
 ) -> napi::Result<PromiseRaw<'env, String>> {
     let flag = cancel.flag();
     promise(env, unbounded_blocking(move || comparison::compare(&request, &flag)))
+}
+
+/// What a model computes, as text or as JSON: `chord inspect --plan`.
+#[napi(catch_unwind)]
+pub fn plan<'env>(
+    env: &'env Env,
+    path: String,
+    as_json: bool,
+    cancel: &NativeCancel,
+) -> napi::Result<PromiseRaw<'env, String>> {
+    let flag = cancel.flag();
+    let work = move || planned::planned(Path::new(&path), as_json, &flag);
+    promise(env, unbounded_blocking(work))
 }

@@ -22,6 +22,7 @@ use crate::node::teardown::Registered;
 use crate::node::text::{NativeString, NativeText};
 use crate::tools::chat::Chat;
 use crate::tools::facts;
+use crate::tools::heap;
 use crate::tools::loaded::{self, Facts};
 
 /// Closing waits for a group, which takes longer than this only if something is wrong.
@@ -106,6 +107,13 @@ impl NativeModel {
         self.facts.stats(&self.engine.handle.stats())
     }
 
+    /// Whether its engine takes nothing any more.
+    #[napi(catch_unwind)]
+    #[must_use]
+    pub fn closed(&self) -> bool {
+        self.engine.handle.is_closed()
+    }
+
     /// Starts a generation.
     #[napi(catch_unwind)]
     #[must_use]
@@ -171,6 +179,7 @@ impl NativeModel {
         promise(env, async move {
             let closed = unbounded_blocking(move || wait(&handle)).await;
             chat.close();
+            heap::give_back();
             closed
         })
     }

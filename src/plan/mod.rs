@@ -6,7 +6,7 @@ mod fuse;
 mod print;
 pub mod residency;
 
-pub use print::Printed;
+pub use print::{Printed, parameters};
 
 use crate::quant::TensorType;
 

@@ -3,25 +3,18 @@
 
 use std::fmt;
 
-use super::{GroupId, Op, Plan, Step, ValueId, ValueKind, WeightId};
+use super::{Group, Op, Plan, Step, ValueId, ValueKind, WeightId};
 
-/// A plan (or one group of it) that can be printed.
+/// A plan that can be printed.
 pub struct Printed<'a> {
     plan: &'a Plan,
-    only: Option<GroupId>,
 }
 
 impl Plan {
     /// The whole plan as text.
     #[must_use]
     pub fn printed(&self) -> Printed<'_> {
-        Printed { plan: self, only: None }
-    }
-
-    /// One group as text.
-    #[must_use]
-    pub fn printed_group(&self, id: GroupId) -> Printed<'_> {
-        Printed { plan: self, only: Some(id) }
+        Printed { plan: self }
     }
 
     /// One step as text: `layer 0 q[256] = linear(layer 0 attn_norm, blk.0.attn_q.weight Q4_K)`.
@@ -32,6 +25,12 @@ impl Plan {
         let arguments: Vec<_> = inputs.chain(weights).chain(parameters(&step.op)).collect();
         let (output, name) = (self.describe_value(step.output), step.op.name());
         format!("{output} = {name}({})", arguments.join(", "))
+    }
+
+    /// Bytes of a group's weights, each once.
+    #[must_use]
+    pub fn group_bytes(&self, group: &Group) -> u64 {
+        group.weights().iter().map(|id| self.weight(*id).extent.bytes).sum()
     }
 
     fn describe_value(&self, id: ValueId) -> String {
@@ -52,20 +51,16 @@ impl Plan {
 impl fmt::Display for Printed<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let plan = self.plan;
-        if self.only.is_none() {
-            let (n, ctx) = (plan.groups.len(), plan.n_ctx_train);
-            let (embd, vocab, kv) = (plan.n_embd, plan.n_vocab, plan.kv_layers.len());
-            writeln!(
-                f,
-                "{n} groups, {} weights, width {embd}, vocabulary {vocab}, {kv} KV layers, \
-                 trained context {ctx}",
-                plan.weights.len()
-            )?;
-        }
-        for id in plan.group_ids().filter(|id| self.only.is_none_or(|only| only == *id)) {
-            let group = plan.group(id);
-            let bytes: u64 = group.weights().iter().map(|w| plan.weight(*w).extent.bytes).sum();
-            writeln!(f, "{} ({bytes} bytes)", group.kind.label())?;
+        let (n, ctx) = (plan.groups.len(), plan.n_ctx_train);
+        let (embd, vocab, kv) = (plan.n_embd, plan.n_vocab, plan.kv_layers.len());
+        writeln!(
+            f,
+            "{n} groups, {} weights, width {embd}, vocabulary {vocab}, {kv} KV layers, \
+             trained context {ctx}",
+            plan.weights.len()
+        )?;
+        for group in &plan.groups {
+            writeln!(f, "{} ({} bytes)", group.kind.label(), plan.group_bytes(group))?;
             for step in &group.steps {
                 writeln!(f, "  {}", plan.describe_step(step))?;
             }
@@ -75,7 +70,8 @@ impl fmt::Display for Printed<'_> {
 }
 
 /// An op's own numbers, as `name value`.
-fn parameters(op: &Op) -> Vec<String> {
+#[must_use]
+pub fn parameters(op: &Op) -> Vec<String> {
     match op {
         Op::Norm(super::NormKind::Rms { eps }) => vec![format!("rms eps {eps}")],
         Op::Rope(rope) => {

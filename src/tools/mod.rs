@@ -6,5 +6,7 @@ pub mod diff;
 pub mod estimated;
 pub mod facts;
 pub mod features;
+pub mod heap;
 pub mod loaded;
 pub mod open;
+pub mod planned;

@@ -59,7 +59,8 @@ pub fn io(name: &str) -> Result<Io> {
     found.ok_or_else(|| Error::internal("io", format!("'{name}' was not refused")))
 }
 
-fn go_on(cancel: &AtomicBool) -> Result<()> {
+/// Errors `ABORT_ERR` once it was called off.
+pub fn go_on(cancel: &AtomicBool) -> Result<()> {
     if cancel.load(Ordering::Relaxed) {
         return Err(Error::new(Code::Abort, "The operation was aborted"));
     }

@@ -2,10 +2,11 @@
 
 import { createInterface } from 'node:readline';
 import type { Session } from '../../../index.js';
+import { isChordError } from '../index.js';
 import { answer, printFigures, summary } from './answer.js';
 import { chatOptions, type Flags } from './flags.js';
 import { type Opened, open, readInput } from './open.js';
-import { colours, printJson, printNote } from './terminal.js';
+import { colours, printError, printJson, printNote } from './terminal.js';
 
 /** The exit status. */
 export async function chat(path: string, given: string | undefined, flags: Flags): Promise<number> {
@@ -42,7 +43,13 @@ async function keyboard(opened: Opened, session: Session, flags: Flags): Promise
     const line = await ask(history);
     if (typeof line !== 'string') return line.code;
     if (line.trim() === '') continue;
-    await turn(opened, session, line, flags);
+    try {
+      await turn(opened, session, line, flags);
+    } catch (error) {
+      // A turn that fails is taken back: with other words the talk can go on.
+      if (opened.model.closed || !isChordError(error)) throw error;
+      printError(error.message);
+    }
   }
 }
 

@@ -1,5 +1,6 @@
 /** `chord diff`: two backends side by side on one model, step by step. */
 
+import * as is from '../check.js';
 import { calling, awaiting } from '../errors.js';
 import { native, type Native, type NativeCancel } from '../native.js';
 import type { Flags } from './flags.js';
@@ -60,6 +61,7 @@ async function compare(path: string, flags: Flags): Promise<Report> {
   const cancel = new addon.NativeCancel();
   const interrupt = onInterrupt(() => cancel.cancel());
   const { a = 'reference', b = 'cpu', prompt = PROMPT, threads = 'auto', cpu = 'auto' } = flags;
+  is.wordOr('auto', is.integer(1, 256))(threads, 'threads');
   const request = JSON.stringify({ path, a, b, prompt, threads, cpu });
   try {
     return JSON.parse(await awaiting(() => calling(() => addon.diff(request, cancel)))) as Report;

@@ -73,6 +73,11 @@ export const benchFlags: readonly Flag[] = [
   ['--trace <file>', 'writes what was read and computed when, as JSON'],
 ];
 
+export const inspectFlags: readonly Flag[] = [
+  ['--tensors', 'list every tensor'],
+  ['--plan', 'show what the model computes instead, step by step'],
+];
+
 export const jsonFlag: readonly Flag[] = [['--json', 'print JSON for a script']];
 
 /** Declares flags on a command. */

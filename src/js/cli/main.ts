@@ -7,7 +7,7 @@ import { Command, CommanderError } from 'commander';
 import * as flagGroups from './flags.js';
 import { addFlags } from './flags.js';
 import { Interrupted } from './interrupt.js';
-import { leaveQuietlyOnClosedPipe, printError, printJson } from './terminal.js';
+import { leaveWhereNobodyReads, printError, printJson } from './terminal.js';
 
 /** What `chord` exits with. */
 export const EXIT = { done: 0, failed: 1, usage: 2, interrupted: 130 } as const;
@@ -15,7 +15,7 @@ export const EXIT = { done: 0, failed: 1, usage: 2, interrupted: 130 } as const;
 /** Mistakes of whoever typed the command, not of a file or the machine. */
 const USAGE_CODES = ['ERR_INVALID_ARG', 'ERR_UNKNOWN_OPTION'];
 
-leaveQuietlyOnClosedPipe();
+leaveWhereNobodyReads();
 void main();
 
 async function main(): Promise<void> {
@@ -28,7 +28,7 @@ async function main(): Promise<void> {
 
 function program(): Command {
   const { loadFlags, generateFlags, chatFlags, diffFlags, statsFlag, jsonFlag } = flagGroups;
-  const { estimateFlags, benchFlags } = flagGroups;
+  const { estimateFlags, benchFlags, inspectFlags } = flagGroups;
   const { version } = JSON.parse(readFileSync(join(__dirname, '../../package.json'), 'utf8'));
   const chord = new Command('chord')
     .description('Runs GGUF language models.')
@@ -55,13 +55,15 @@ function program(): Command {
     const { chat } = await import('./chat.js');
     process.exitCode = await chat(model, message, flags);
   });
-  addFlags(
-    add('inspect <model>', 'Shows what a file holds and whether it can be run.').option(
-      '--tensors',
-      'list every tensor',
-    ),
-    [jsonFlag],
-  ).action(async (model, flags) => {
+  addFlags(add('inspect <model>', 'Shows what a file holds and whether it can be run.'), [
+    inspectFlags,
+    jsonFlag,
+  ]).action(async (model, flags) => {
+    if (flags.plan) {
+      const { plan } = await import('./plan.js');
+      process.exitCode = await plan(model, Boolean(flags.json));
+      return;
+    }
     const { inspect } = await import('./inspect.js');
     process.exitCode = await inspect(model, flags);
   });

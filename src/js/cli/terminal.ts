@@ -16,14 +16,14 @@ export function canDraw(stream: NodeJS.WriteStream): boolean {
   return Boolean(stream.isTTY) && process.env['TERM'] !== 'dumb';
 }
 
-/** A reader that has seen enough (`| head`) is no failure. */
-export function leaveQuietlyOnClosedPipe(): void {
-  for (const stream of [process.stdout, process.stderr]) {
-    stream.on('error', (error: NodeJS.ErrnoException) => {
-      if (error.code === 'EPIPE') process.exit();
-      throw error;
-    });
-  }
+/** A reader that has seen enough (`| head`) is no failure; a disk that is full is one. */
+export function leaveWhereNobodyReads(): void {
+  process.stderr.on('error', () => process.exit());
+  process.stdout.on('error', (error: NodeJS.ErrnoException) => {
+    if (error.code === 'EPIPE') process.exit();
+    printError(`writing to stdout: ${error.message}`);
+    process.exit(1);
+  });
 }
 
 /** Writes to stdout and waits where the reader is slow. */
