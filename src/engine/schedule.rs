@@ -14,6 +14,9 @@ const ROWS_MIN_MIXED: usize = 16;
 /// How long the slowest group may take: an abort is answered within it, and in a tenth of a second
 /// even if others take most of the machine.
 const GROUP_MS: f64 = 15.0;
+/// Computing takes so many times as long as the reading behind it: reading slows computing down, as
+/// both want memory, and more rows a pass read less.
+const READ_SHARE: f64 = 4.0;
 /// How long a pass may take that running decodes wait for.
 const MIXED_PASS_MS: f64 = 100.0;
 
@@ -101,7 +104,7 @@ impl Pace {
         let (rows, least) = if is_mixed {
             (rows.min(MIXED_PASS_MS / cost.in_pass).max(hidden / 4.0), ROWS_MIN_MIXED)
         } else {
-            (rows.max(hidden * 1.25), ROWS_MIN)
+            (rows.max(hidden * READ_SHARE), ROWS_MIN)
         };
         (rows as usize).clamp(least.min(self.most), self.most)
     }

@@ -149,7 +149,8 @@ impl Fill {
             let sizes = self.groups.iter().zip(&pinned).filter(|(_, is)| **is == want);
             sizes.map(|(size, _)| of(size)).sum::<u64>()
         };
-        let read_ahead = slots.saturating_sub(1).min(self.prefetch.unwrap_or(usize::MAX));
+        // One slot, too, is filled again as soon as its group is done with.
+        let read_ahead = slots.saturating_sub(1).max(1).min(self.prefetch.unwrap_or(usize::MAX));
         let streamed = sum(false, |size| size.bytes);
         let slots = if streamed == 0 { 0 } else { slots };
         Filled {

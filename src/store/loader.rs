@@ -8,7 +8,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::io::buffer::{Buffer, Lent, Target};
-use super::io::{BLOCK_BYTES, Done, Io, Opened, Opener, Read};
+use super::io::{Done, Io, Opened, Opener, Read};
+use super::probe::Probe;
 use super::state::{Content, Order, Rows, Shared, State};
 use super::trace;
 use crate::error::{Error, Result};
@@ -31,7 +32,7 @@ enum What {
 struct Job {
     what: What,
     lent: Lent,
-    /// Blocks to submit.
+    /// Parts of it to submit, a block at a time.
     blocks: VecDeque<Block>,
     /// Blocks on their way.
     pending: usize,
@@ -40,9 +41,11 @@ struct Job {
     began: Option<Instant>,
     /// Bytes of weights.
     bytes: u64,
+    /// Its memory is new: the system makes it while it is read into.
+    is_new: bool,
 }
 
-/// Part of a run.
+/// What is left of a run, or of a block that came in part.
 struct Block {
     part: u32,
     offset: u64,
@@ -51,6 +54,22 @@ struct Block {
     target: Target,
     attempts: u32,
     interruptions: u32,
+}
+
+impl Block {
+    /// Cuts it after `at` bytes, fewer than it needs: the first part stays here.
+    fn split_off(&mut self, at: usize) -> Block {
+        let rest = Block {
+            part: self.part,
+            offset: self.offset + at as u64,
+            needed: self.needed.saturating_sub(at),
+            target: self.target.split_off(at),
+            attempts: 0,
+            interruptions: 0,
+        };
+        self.needed = self.needed.min(at);
+        rest
+    }
 }
 
 /// A block on its way: of which job, and what it was.
@@ -69,6 +88,7 @@ pub struct Loader {
     jobs: Vec<(u64, Job)>,
     pending: HashMap<u64, Pending>,
     numbers: u64,
+    probe: Probe,
 }
 
 /// Tells everybody that the loader is gone, however it ended.
@@ -87,8 +107,10 @@ impl Drop for Over {
 pub fn main(shared: &Arc<Shared>, opened: Opened, opener: Opener) {
     let _over = Over(shared.clone());
     let (pending, jobs) = (HashMap::new(), Vec::new());
-    let (shared, io) = (shared.clone(), opened.io);
-    let mut loader = Loader { shared: shared.clone(), io, opener, jobs, pending, numbers: 0 };
+    let probe = Probe::new(opened.io.depth());
+    let (shared, io, numbers) = (shared.clone(), opened.io, 0);
+    shared.state.lock().counters.way = probe.way();
+    let mut loader = Loader { shared: shared.clone(), io, opener, jobs, pending, numbers, probe };
     if let Err(error) = loader.run() {
         shared.state.lock().over = Some(Some(error));
     }
@@ -99,6 +121,8 @@ pub fn main(shared: &Arc<Shared>, opened: Opened, opener: Opener) {
 impl Loader {
     fn run(&mut self) -> Result<()> {
         let shared = self.shared.clone();
+        // When the last read came, or the first was submitted.
+        let mut last = Instant::now();
         loop {
             let mut state = shared.state.lock();
             if state.is_closing {
@@ -125,14 +149,27 @@ impl Loader {
                 shared.wake.wait(&mut state);
                 continue;
             }
-            let urgent = state.demand;
+            let position = state.position;
             drop(state);
-            self.submit(urgent);
-            let began = Instant::now();
+            if self.pending.is_empty() {
+                last = Instant::now();
+            }
+            self.submit(position);
+            // Only then the time it takes tells of the device.
+            let is_busy = self.pending.len() == self.probe.way().depth
+                && self.jobs.iter().all(|(_, job)| !job.is_new);
             let Some(done) = self.io.wait() else {
                 return Err(Error::internal("store", "the system lost reads"));
             };
-            shared.state.lock().counters.busy_s += began.elapsed().as_secs_f64();
+            let seconds = last.elapsed().as_secs_f64();
+            last = Instant::now();
+            if let (true, Ok(bytes)) = (is_busy, &done.result) {
+                self.probe.came(*bytes as u64, seconds);
+            }
+            let mut state = shared.state.lock();
+            state.counters.busy_s += seconds;
+            state.counters.way = self.probe.way();
+            drop(state);
             self.done(done)?;
         }
     }
@@ -173,10 +210,16 @@ impl Loader {
         let residence = shared.residence();
         let ahead = residence.read_ahead;
         let window = state.window(&shared);
+        let (position, n) = (state.position, shared.units.groups.len());
+        let away = |group| distance(position, group, n);
         for &group in &window {
             let is_demanded = state.demand == Some(group);
-            let groups = self.jobs.iter().filter(|job| matches!(job.1.what, What::Group(_)));
-            if !is_demanded && (ahead == 0 || groups.count() > ahead) {
+            let is_nearer = |job: &&(u64, Job)| match job.1.what {
+                What::Group(other) => away(other) < away(group),
+                _ => false,
+            };
+            let nearer = self.jobs.iter().filter(is_nearer).count();
+            if !is_demanded && (ahead == 0 || nearer > ahead) {
                 break;
             }
             if !is_cold(state, group) {
@@ -194,7 +237,7 @@ impl Loader {
                     }
                 }
             } else {
-                let Some(buffer) = state.slot(&shared, &window) else { break };
+                let Some(buffer) = state.slot(&shared, &window) else { continue };
                 buffer
             };
             if let Some(cell) = state.cells.get_mut(group) {
@@ -204,40 +247,41 @@ impl Loader {
         }
     }
 
-    /// A job for a unit, cut into blocks.
+    /// A job for a unit: its runs, one behind the other in the buffer.
     fn begin(&mut self, what: What, unit: &Unit, buffer: Buffer) {
+        let is_new = buffer.is_new();
         let (lent, mut rest) = buffer.lend();
         let mut blocks = VecDeque::new();
         for &Run { part, offset, bytes, needed } in &unit.runs {
-            let mut done = 0;
-            while done < bytes {
-                let len = (bytes - done).min(BLOCK_BYTES as u64);
-                let next = rest.split_off(usize::try_from(len).unwrap_or(usize::MAX));
-                let target = std::mem::replace(&mut rest, next);
-                let needed = usize::try_from(len.min(needed - done)).unwrap_or(usize::MAX);
-                let (attempts, interruptions) = (0, 0);
-                let offset = offset + done;
-                blocks.push_back(Block { part, offset, needed, target, attempts, interruptions });
-                done += len;
-            }
+            let next = rest.split_off(usize::try_from(bytes).unwrap_or(usize::MAX));
+            let target = std::mem::replace(&mut rest, next);
+            let needed = usize::try_from(needed).unwrap_or(usize::MAX);
+            let (attempts, interruptions) = (0, 0);
+            blocks.push_back(Block { part, offset, needed, target, attempts, interruptions });
         }
         self.numbers += 1;
-        let job =
-            Job { what, lent, blocks, pending: 0, error: None, began: None, bytes: unit.bytes };
+        let (pending, error, began, bytes) = (0, None, None, unit.bytes);
+        let job = Job { what, lent, blocks, pending, error, began, bytes, is_new };
         self.jobs.push((self.numbers, job));
     }
 
-    /// Fills the queue: first what was ordered, then what the engine waits for, then the rest.
-    fn submit(&mut self, urgent: Option<usize>) {
-        while self.pending.len() < self.io.depth() {
+    /// Fills the queue: first what was ordered, then the groups in the order in which the engine
+    /// comes to them.
+    fn submit(&mut self, position: usize) {
+        let n = self.shared.units.groups.len();
+        let way = self.probe.way();
+        let most = usize::try_from(way.block_bytes).unwrap_or(usize::MAX);
+        while self.pending.len() < way.depth.min(self.io.depth()) {
             let open = self.jobs.iter_mut().filter(|(_, job)| !job.blocks.is_empty());
             let rank = |(number, job): &&mut (u64, Job)| match job.what {
-                What::Expert(..) | What::Rows => (0, *number),
-                What::Group(group) if Some(group) == urgent => (1, *number),
-                What::Group(_) => (2, *number),
+                What::Expert(..) | What::Rows => (0, 0, *number),
+                What::Group(group) => (1, distance(position, group, n), *number),
             };
             let Some((number, job)) = open.min_by_key(rank) else { return };
-            let Some(block) = job.blocks.pop_front() else { return };
+            let Some(mut block) = job.blocks.pop_front() else { return };
+            if block.target.size() > most {
+                job.blocks.push_front(block.split_off(most));
+            }
             job.pending += 1;
             job.began.get_or_insert_with(Instant::now);
             let Block { part, offset, needed, target, attempts, interruptions } = block;
@@ -338,6 +382,11 @@ impl Loader {
         self.shared.news.notify_all();
         Ok(())
     }
+}
+
+/// Groups between the engine's position and a group.
+fn distance(position: usize, group: usize, n: usize) -> usize {
+    (group + n - position) % n.max(1)
 }
 
 fn is_cold(state: &State, group: usize) -> bool {

@@ -6,6 +6,7 @@ pub mod io;
 mod lease;
 mod loader;
 mod mapped;
+mod probe;
 mod replace;
 mod state;
 mod stats;

@@ -8,6 +8,7 @@ use parking_lot::{Condvar, Mutex, RwLock};
 
 use super::experts::Cache;
 use super::io::buffer::Buffer;
+use super::probe::Way;
 use super::replace::Change;
 use super::watch::Watch;
 use crate::error::{Error, Result};
@@ -97,6 +98,8 @@ pub struct State {
 pub struct Counters {
     pub io: String,
     pub reason: Option<String>,
+    /// How the device is read, as far as that is found out.
+    pub way: Way,
     /// Weights of groups that were loaded.
     pub group_bytes: u64,
     /// Weights of experts that were loaded.
@@ -174,8 +177,7 @@ impl State {
         }
     }
 
-    /// The groups that the ring should hold, from the position on, and the pinned ones on the way
-    /// that are not there yet.
+    /// The groups that the ring should hold, from the position on, and all that are pinned.
     pub fn window(&self, shared: &Shared) -> Vec<usize> {
         let residence = shared.residence();
         let n = self.cells.len();
@@ -188,7 +190,7 @@ impl State {
             }
             if !residence.pinned.get(group).copied().unwrap_or(false) {
                 if streamed == residence.slots.min(residence.read_ahead + 1) {
-                    break;
+                    continue;
                 }
                 streamed += 1;
             }

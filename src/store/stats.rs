@@ -50,7 +50,7 @@ pub struct GroupStats {
 /// The store.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct StoreStats {
-    /// `mmap`, `io_uring direct` ...
+    /// `mmap`; `io_uring direct, 8 x 1 MiB`: reads on their way, and bytes of one ...
     pub backend: String,
     /// Why it is not the one asked for.
     pub reason: Option<String>,
@@ -135,7 +135,7 @@ pub fn streamed(plan: &Plan, shared: &Shared) -> StoreStats {
     let groups = rows(plan, &shared.units, &residence, &state.cells);
     let rate = counters.device_bytes as f64 / counters.busy_s.max(1e-9);
     StoreStats {
-        backend: counters.io.clone(),
+        backend: format!("{}, {}", counters.io, counters.way),
         reason: counters.reason.clone(),
         bytes_read: counters.bytes_read(),
         expert_bytes: counters.expert_bytes,

@@ -1,15 +1,24 @@
-//! Figures of a real model under a budget: `CHORD_FILE=m.gguf CHORD_RAM=1900000000 ... -- --ignored
-//! streaming::figures --nocapture`, under a memory limit and with a cold cache if they are to mean
-//! something.
+//! Figures of a real model under a budget, beside the rate at which the same way of reading reads
+//! the same file with nothing else to do: `CHORD_FILE=m.gguf CHORD_RAM=1900000000 cargo test
+//! --release --test rust -- --ignored streaming::figures --nocapture`, under a memory limit and
+//! with a cold cache if they are to mean something.
 
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
-use node_chord::load::{LoadOptions, load};
+use node_chord::gguf::File;
+use node_chord::load::{LoadOptions, Loaded, load};
 use node_chord::place::Io;
+use node_chord::store::io::buffer::{Buffer, Target};
+use node_chord::store::io::{Read, opener};
+use node_chord::store::{GroupStats, StoreStats};
 
 use crate::engine::client::{request, run};
+
+/// Bytes read to know a disk's rate.
+const SAMPLE: u64 = 1 << 30;
+const BLOCK: u64 = 1 << 20;
 
 fn variable(name: &str) -> Option<u64> {
     std::env::var(name).ok()?.parse().ok()
@@ -35,58 +44,137 @@ fn options() -> LoadOptions {
     }
 }
 
+/// MB/s of reading some of a file from a place on, around the page cache, with nothing else to do.
+fn disk(path: &Path, depth: u64, from: u64) -> f64 {
+    let file = File::open(path).unwrap();
+    let part = &file.parts()[0];
+    let mut buffers = [Buffer::new(depth * BLOCK).unwrap()];
+    let mut io = (opener(file.parts(), true))(&mut buffers).unwrap().io;
+    let [buffer] = buffers;
+    let (_lent, mut rest) = buffer.lend();
+    let sample = SAMPLE.min(part.bytes / BLOCK * BLOCK);
+    let from = from.min(part.bytes - sample) / BLOCK * BLOCK;
+    let began = Instant::now();
+    let mut at = 0;
+    let mut next = |target: Target| {
+        at += BLOCK;
+        Read { tag: 0, part: 0, offset: from + at - BLOCK, target }
+    };
+    for _ in 0..depth {
+        let after = rest.split_off(BLOCK as usize);
+        io.submit(next(std::mem::replace(&mut rest, after)));
+    }
+    for done in 0..sample / BLOCK {
+        let target = io.wait().unwrap().read.target;
+        if done + depth < sample / BLOCK {
+            io.submit(next(target));
+        }
+    }
+    sample as f64 / 1e6 / began.elapsed().as_secs_f64()
+}
+
+fn tell_placement(loaded: &Loaded) {
+    let placement = &loaded.placement;
+    println!("budget: {:?}", placement.budget);
+    let Some(residence) = &placement.streamed else { return };
+    println!(
+        "minimum {}, {} of {} groups pinned, ring {} x {}, {} experts of {}, {} B a pass, rows {}",
+        placement.minimum,
+        residence.pinned.iter().filter(|pinned| **pinned).count(),
+        residence.pinned.len(),
+        residence.slots,
+        residence.slot_bytes,
+        residence.expert_slots,
+        residence.expert_bytes,
+        placement.bytes_per_pass,
+        placement.size.rows
+    );
+}
+
+/// What some tokens have cost.
+fn tell(what: &str, (rows, passes): (usize, usize), s: f64, before: &StoreStats, now: &StoreStats) {
+    let read = (now.device_bytes - before.device_bytes) as f64 / 1e6;
+    println!(
+        "{what}: {rows} rows in {s:.3} s, {:.4} tok/s, {read:.0} MB = {:.0} MB/s, {:.1} MB a pass, \
+         stall {:.0} ms",
+        rows as f64 / s,
+        read / s,
+        read / passes as f64,
+        now.stall_ms - before.stall_ms
+    );
+    let counted = |of: fn(&GroupStats) -> u64, experts: bool| -> u64 {
+        let sum = |stats: &StoreStats| -> u64 {
+            let is_wanted = |g: &&GroupStats| g.name.ends_with(" experts") == experts;
+            stats.groups.iter().filter(is_wanted).map(of).sum()
+        };
+        sum(now) - sum(before)
+    };
+    let figures: [fn(&GroupStats) -> u64; 3] = [|g| g.hits, |g| g.late, |g| g.misses];
+    let [hits, late, misses] = figures.map(|of| counted(of, false));
+    let in_time = 100.0 * hits as f64 / (hits + late + misses).max(1) as f64;
+    println!("  groups: {hits} hits, {late} late, {misses} misses: {in_time:.1} % in time");
+    let (hits, misses) = (counted(|g| g.hits, true), counted(|g| g.misses, true));
+    if hits + misses > 0 {
+        let rate = 100.0 * hits as f64 / (hits + misses) as f64;
+        let bytes = (now.expert_bytes - before.expert_bytes) as f64 / 1e6 / passes as f64;
+        println!("  experts: {hits} hits, {misses} misses: {rate:.1} %, {bytes:.2} MB a pass");
+    }
+}
+
+/// Passes that compute nothing: what the ring and the loader make of the disk.
+fn walk(loaded: &Loaded) {
+    let store = loaded.store.upgrade().unwrap();
+    for what in ["reading alone", "reading alone again"] {
+        let (before, began) = (store.stats(), Instant::now());
+        for group in loaded.plan.group_ids() {
+            drop(store.acquire(group).unwrap());
+        }
+        tell(what, (1, 1), began.elapsed().as_secs_f64(), &before, &store.stats());
+    }
+}
+
 #[test]
 #[ignore = "measures a model that CHORD_FILE names"]
 fn decode_and_prefill_of_a_streamed_model() {
     let Ok(path) = std::env::var("CHORD_FILE") else { return println!("skipped: no CHORD_FILE") };
-    let options = options();
-    let began = Instant::now();
-    let loaded = load(Path::new(&path), &options, &mut |_, _| {}, &AtomicBool::new(false)).unwrap();
-    println!("load: {:.3} s", began.elapsed().as_secs_f64());
-    let placement = &loaded.placement;
-    println!("budget: {:?}", placement.budget);
-    if let Some(residence) = &placement.streamed {
-        let pinned = residence.pinned.iter().filter(|pinned| **pinned).count();
-        println!(
-            "minimum {}, {} of {} groups pinned, ring {} x {}, {} experts, {} B a pass, rows {}",
-            placement.minimum,
-            pinned,
-            residence.pinned.len(),
-            residence.slots,
-            residence.slot_bytes,
-            residence.expert_slots,
-            placement.bytes_per_pass,
-            placement.size.rows
-        );
+    let path = Path::new(&path);
+    let reads = std::env::var("CHORD_LIMIT").is_ok();
+    if reads {
+        println!("disk before: {:.0} {:.0} MB/s", disk(path, 8, 0), disk(path, 32, SAMPLE));
     }
+    let began = Instant::now();
+    let loaded = load(path, &options(), &mut |_, _| {}, &AtomicBool::new(false)).unwrap();
+    println!("load: {:.3} s", began.elapsed().as_secs_f64());
+    tell_placement(&loaded);
+    let prompt_tokens = count("CHORD_PROMPT", 512);
     for (what, prompt, tokens) in [
-        ("first pass", 1, 1),
+        ("first token", 1, 1),
+        ("second token", 1, 1),
         ("decode", 1, count("CHORD_TOKENS", 8)),
-        ("prefill", count("CHORD_PROMPT", 512), 1),
+        ("prefill", prompt_tokens, 1),
+        ("prefill again", prompt_tokens, usize::from(reads)),
     ] {
+        if prompt == 0 || tokens == 0 {
+            continue;
+        }
         let before = loaded.store.upgrade().unwrap().stats();
         let began = Instant::now();
-        let prompt: Vec<u32> = (0..prompt as u32).map(|i| 1000 + i * 7 % 20_000).collect();
+        // Other tokens each time, so that nothing is known already.
+        let salt = before.bytes_read as u32 % 1000;
+        let most = loaded.plan.n_vocab as u32 - 10;
+        let prompt: Vec<u32> = (0..prompt as u32).map(|i| 10 + (i * 7 + salt) % most).collect();
         let mut generate = request(None, &prompt, tokens);
         generate.limits.ignore_eos = true;
         run(&loaded.handle, generate).outcome();
         let s = began.elapsed().as_secs_f64();
-        let after = loaded.store.upgrade().unwrap().stats();
-        let read = (after.device_bytes - before.device_bytes) as f64;
-        println!(
-            "{what}: {} + {tokens} tokens in {s:.3} s, {:.4} tok/s, {:.0} MB read = {:.0} MB/s, \
-             stall {:.0} ms",
-            prompt.len(),
-            (prompt.len() + tokens - 1) as f64 / s,
-            read / 1e6,
-            read / 1e6 / s,
-            after.stall_ms - before.stall_ms
-        );
+        let now = loaded.store.upgrade().unwrap().stats();
+        tell(what, (prompt.len() + tokens - 1, tokens), s, &before, &now);
     }
+    walk(&loaded);
     let stats = loaded.store.upgrade().unwrap().stats();
     println!("{} {:?} {:.0} MB/s", stats.backend, stats.reason, stats.bytes_per_second / 1e6);
-    let sum = |of: fn(&node_chord::store::GroupStats) -> u64| stats.groups.iter().map(of).sum();
-    let (hits, late, misses): (u64, u64, u64) =
-        (sum(|g| g.hits), sum(|g| g.late), sum(|g| g.misses));
-    println!("hits {hits}, late {late}, misses {misses}");
+    drop(loaded);
+    if reads {
+        println!("disk after: {:.0} {:.0} MB/s", disk(path, 8, 2 * SAMPLE), disk(path, 32, 0));
+    }
 }

@@ -17,9 +17,6 @@ use buffer::{Buffer, Target};
 
 pub use open::opener;
 
-/// Bytes of a read at most: with a few on their way, larger ones are no faster.
-pub const BLOCK_BYTES: usize = 1 << 20;
-
 /// One read.
 pub struct Read {
     /// Told apart by whoever submits it.
@@ -45,7 +42,7 @@ pub trait Io {
     /// `io_uring direct`, `pread buffered` ...
     fn name(&self) -> &str;
 
-    /// Reads that should be on their way at a time.
+    /// Reads that may be on their way at a time.
     fn depth(&self) -> usize;
 
     /// Starts a read. It comes back from `wait`, whatever becomes of it.

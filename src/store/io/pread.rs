@@ -12,8 +12,8 @@ use parking_lot::{Condvar, Mutex};
 use super::{Done, Io, Read};
 use crate::error::{Error, Result};
 
-/// Threads, and reads on their way: the fourth still helps a disk, the fifth does not.
-const DEPTH: usize = 4;
+/// Threads, and reads on their way at most.
+const DEPTH: usize = 8;
 
 /// The pool.
 pub struct Pool {

@@ -10,11 +10,11 @@ use std::sync::Arc;
 use io_uring::types::{CancelBuilder, Fixed};
 use io_uring::{IoUring, opcode};
 
-use super::buffer::Buffer;
+use super::buffer::{Buffer, HUGE};
 use super::{Done, Io, Read};
 
-/// Reads on their way. From 4 on a disk is busy; more hides hiccups.
-const DEPTH: usize = 8;
+/// Reads on their way at most: a volume behind a network wants many.
+const DEPTH: usize = 32;
 
 /// A ring over some files.
 pub struct Uring {
@@ -48,14 +48,15 @@ impl Uring {
     }
 }
 
-/// Lets the kernel pin buffers once instead of at every read. A refusal (locked memory is
-/// limited) costs a little speed only.
+/// Lets the kernel pin buffers once instead of at every read: as far as huge pages go, since others
+/// among them make it treat all as small ones. A refusal (locked memory is limited) costs a little
+/// speed only.
 fn register(ring: &IoUring, buffers: &mut [Buffer]) {
     let vectors: Vec<libc::iovec> = buffers
         .iter()
         .map(|buffer| libc::iovec {
             iov_base: buffer.as_ptr().cast_mut().cast(),
-            iov_len: buffer.len(),
+            iov_len: known(buffer.len()),
         })
         .collect();
     if vectors.is_empty() || vectors.len() > usize::from(u16::MAX) {
@@ -70,6 +71,11 @@ fn register(ring: &IoUring, buffers: &mut [Buffer]) {
     }
 }
 
+/// Bytes of a buffer that are registered.
+fn known(bytes: usize) -> usize {
+    if bytes < HUGE { bytes } else { bytes / HUGE * HUGE }
+}
+
 impl Io for Uring {
     fn name(&self) -> &str {
         "io_uring direct"
@@ -82,7 +88,8 @@ impl Io for Uring {
     fn submit(&mut self, mut read: Read) {
         let Some(slot) = self.reads.iter().position(Option::is_none) else { return };
         let file = Fixed(read.part);
-        let registered = read.target.registered;
+        let end = read.target.start() + read.target.size();
+        let registered = read.target.registered.filter(|_| end <= known(read.target.whole()));
         let bytes = read.target.bytes_mut();
         let (start, len) = (bytes.as_mut_ptr(), bytes.len() as u32);
         let entry = match registered {
