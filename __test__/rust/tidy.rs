@@ -84,6 +84,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("tokio", &["src/node", "src/engine/queue.rs"]),
     ("unicode_normalization", &["src/tokenizer"]),
     ("wgpu", &["src/backend/wgpu"]),
+    ("windows_sys", &["src/store/io"]),
 ];
 
 /// Where `unsafe` may stand.

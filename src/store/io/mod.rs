@@ -5,10 +5,14 @@ pub mod buffer;
 #[cfg(any(target_os = "linux", target_os = "macos"))]
 mod guard;
 pub mod mmap;
+#[cfg(target_os = "macos")]
+mod nocache;
 mod open;
 mod pread;
 #[cfg(target_os = "linux")]
 mod uring;
+#[cfg(windows)]
+mod windows;
 
 use std::io;
 

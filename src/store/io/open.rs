@@ -1,12 +1,13 @@
-//! Chooses how to read: io_uring around the page cache, else a pool of positioned reads around it,
-//! else one through it. What the system refuses is told as the reason.
+//! Chooses how to read: around the page cache in the way that the system is best at, else through
+//! it by a pool of positioned reads. What the system refuses is told as the reason.
 
 use std::fs::File;
-use std::io;
 use std::sync::Arc;
 
+use super::buffer::Buffer;
 use super::pread::Pool;
 use super::{Opened, Opener};
+use crate::error::Result;
 use crate::gguf::{Part, errno};
 
 /// Makes a reader of a model's parts; `direct`: around the page cache if that can be done.
@@ -14,63 +15,46 @@ use crate::gguf::{Part, errno};
 pub fn opener(parts: &[Part], direct: bool) -> Opener {
     let files: Vec<Arc<File>> = parts.iter().map(|part| part.file.clone()).collect();
     Box::new(move |buffers| {
-        if !direct {
-            let io = Box::new(Pool::new(files.clone(), "pread buffered")?);
-            return Ok(Opened { io, reason: None });
-        }
-        match direct_files(&files) {
-            Ok(direct) => with_direct(direct, buffers),
-            Err(reason) => {
-                let io = Box::new(Pool::new(files.clone(), "pread buffered")?);
-                Ok(Opened { io, reason: Some(reason) })
+        let reason = if direct {
+            match around_cache(&files, buffers)? {
+                Ok(opened) => return Ok(opened),
+                Err(reason) => Some(reason),
             }
-        }
+        } else {
+            None
+        };
+        Ok(Opened { io: Box::new(Pool::new(files.clone(), "pread buffered")?), reason })
     })
 }
 
+/// A way around the page cache, or why there is none.
+type Direct = std::result::Result<Opened, String>;
+
+/// io_uring, or positioned reads where it is forbidden.
 #[cfg(target_os = "linux")]
-fn with_direct(
-    files: Vec<Arc<File>>,
-    buffers: &mut [super::buffer::Buffer],
-) -> crate::error::Result<Opened> {
-    match super::uring::Uring::new(&files, buffers) {
-        Ok(io) => Ok(Opened { io: Box::new(io), reason: None }),
-        Err(error) => {
-            let io = Box::new(Pool::new(files, "pread direct")?);
-            Ok(Opened { io, reason: Some(format!("io_uring: {}", errno(&error))) })
-        }
-    }
-}
-
-#[cfg(not(target_os = "linux"))]
-fn with_direct(
-    files: Vec<Arc<File>>,
-    _: &mut [super::buffer::Buffer],
-) -> crate::error::Result<Opened> {
-    Ok(Opened { io: Box::new(Pool::new(files, "pread direct")?), reason: None })
-}
-
-/// The same files, opened to read around the page cache; tried out on the first page of each.
-#[cfg(target_os = "linux")]
-fn direct_files(files: &[Arc<File>]) -> Result<Vec<Arc<File>>, String> {
-    use std::os::fd::AsRawFd;
-    use std::os::unix::fs::OpenOptionsExt;
-
-    let open = |file: &Arc<File>| -> io::Result<Arc<File>> {
-        // By its handle: the name may be another file's by now.
-        let path = format!("/proc/self/fd/{}", file.as_raw_fd());
-        let options = File::options().read(true).custom_flags(libc::O_DIRECT).open(path)?;
-        try_out(options)
+fn around_cache(files: &[Arc<File>], buffers: &mut [Buffer]) -> Result<Direct> {
+    let files = match files.iter().map(direct_file).collect::<std::io::Result<Vec<_>>>() {
+        Ok(files) => files,
+        Err(error) => return Ok(Err(format!("O_DIRECT: {}", errno(&error)))),
     };
-    let failed = |error: io::Error| format!("O_DIRECT: {}", errno(&error));
-    files.iter().map(open).collect::<io::Result<_>>().map_err(failed)
+    let error = match super::uring::Uring::new(&files, buffers) {
+        Ok(io) => return Ok(Ok(Opened { io: Box::new(io), reason: None })),
+        Err(error) => error,
+    };
+    let io = Box::new(Pool::new(files, "pread direct")?);
+    Ok(Ok(Opened { io, reason: Some(format!("io_uring: {}", errno(&error))) }))
 }
 
+/// The same file, opened to read around the page cache; tried out on its first page.
 #[cfg(target_os = "linux")]
-fn try_out(file: File) -> io::Result<Arc<File>> {
-    use super::buffer::Buffer;
-    use std::os::unix::fs::FileExt;
+fn direct_file(file: &Arc<File>) -> std::io::Result<Arc<File>> {
+    use std::io;
+    use std::os::fd::AsRawFd;
+    use std::os::unix::fs::{FileExt, OpenOptionsExt};
 
+    // By its handle: the name may be another file's by now.
+    let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+    let file = File::options().read(true).custom_flags(libc::O_DIRECT).open(path)?;
     let page = Buffer::new(crate::plan::residency::ALIGN);
     let page = page.map_err(|_| io::Error::from(io::ErrorKind::OutOfMemory))?;
     let (_lent, mut target) = page.lend();
@@ -78,7 +62,27 @@ fn try_out(file: File) -> io::Result<Arc<File>> {
     Ok(Arc::new(file))
 }
 
-#[cfg(not(target_os = "linux"))]
-fn direct_files(_: &[Arc<File>]) -> Result<Vec<Arc<File>>, String> {
-    Err("direct reads are built for Linux only".to_owned())
+/// Positioned reads of files that leave nothing in the cache. The handles are the model's own: its
+/// header has been read, and nothing else of a streamed model is read through them.
+#[cfg(target_os = "macos")]
+fn around_cache(files: &[Arc<File>], _: &mut [Buffer]) -> Result<Direct> {
+    if let Err(error) = files.iter().try_for_each(|file| super::nocache::set(file)) {
+        return Ok(Err(format!("F_NOCACHE: {}", errno(&error))));
+    }
+    let io = Box::new(Pool::new(files.to_vec(), "pread direct")?);
+    Ok(Ok(Opened { io, reason: None }))
+}
+
+/// Overlapped reads of unbuffered files.
+#[cfg(windows)]
+fn around_cache(files: &[Arc<File>], _: &mut [Buffer]) -> Result<Direct> {
+    Ok(match super::windows::Overlapped::new(files) {
+        Ok(io) => Ok(Opened { io: Box::new(io), reason: None }),
+        Err(error) => Err(format!("FILE_FLAG_NO_BUFFERING: {}", errno(&error))),
+    })
+}
+
+#[cfg(not(any(target_os = "linux", target_os = "macos", windows)))]
+fn around_cache(_: &[Arc<File>], _: &mut [Buffer]) -> Result<Direct> {
+    Ok(Err("direct reads are built for Linux, macOS and Windows only".to_owned()))
 }
