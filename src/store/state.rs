@@ -160,14 +160,14 @@ impl Cell {
 
 impl State {
     /// Nothing is there yet.
-    pub fn new(groups: usize, expert_slots: usize, staging: Option<Buffer>) -> Self {
+    pub fn new(units: &Units, expert_slots: usize, staging: Option<Buffer>) -> Self {
         State {
-            cells: (0..groups).map(|_| Cell::new()).collect(),
+            cells: units.groups.iter().map(|_| Cell::new()).collect(),
             position: 0,
             demand: None,
             free: Vec::new(),
             orders: VecDeque::new(),
-            cache: Cache::new(expert_slots),
+            cache: Cache::new(expert_slots, units.experts().count()),
             staging,
             rows: Rows::Idle,
             change: Change::None,

@@ -61,7 +61,7 @@ impl Streamed {
         let mut free = slots.collect::<Result<Vec<_>>>()?;
         let staging = residence.staging_bytes;
         let staging = if staging == 0 { None } else { Some(Buffer::new(staging)?) };
-        let state = State::new(units.groups.len(), residence.expert_slots, staging);
+        let state = State::new(&units, residence.expert_slots, staging);
         let shared = Arc::new(Shared {
             watch: Watch::new(parts)?,
             units,
