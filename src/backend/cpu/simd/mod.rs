@@ -4,6 +4,10 @@
 //! in the same order, and gives the same bits, whatever the CPU has. Integer helpers are exact.
 #![allow(unsafe_code, reason = "a proof token stands for the CPU feature behind every intrinsic")]
 
+#[cfg(target_arch = "aarch64")]
+mod neon;
+#[cfg(target_arch = "aarch64")]
+mod neon_wide;
 pub mod portable;
 pub mod wide;
 #[cfg(target_arch = "x86_64")]
@@ -102,26 +106,34 @@ enum Kind {
     AvxVnni,
     #[cfg(target_arch = "x86_64")]
     Avx512,
+    #[cfg(target_arch = "aarch64")]
+    Neon,
+    #[cfg(target_arch = "aarch64")]
+    Dotprod,
+    #[cfg(target_arch = "aarch64")]
+    I8mm,
 }
 
 impl Tier {
     /// The tiers of this CPU, slowest first.
     #[must_use]
     pub fn available() -> Vec<Tier> {
-        let mut tiers = vec![Tier(Kind::Portable)];
         #[cfg(target_arch = "x86_64")]
-        {
-            if x86::has_avx2() {
-                tiers.push(Tier(Kind::Avx2));
-            }
-            if x86::has_avx2() && x86::has_avx_vnni() {
-                tiers.push(Tier(Kind::AvxVnni));
-            }
-            if x86::has_avx2() && x86_512::has_avx512() {
-                tiers.push(Tier(Kind::Avx512));
-            }
-        }
-        tiers
+        let fast = [
+            (Kind::Avx2, x86::has_avx2()),
+            (Kind::AvxVnni, x86::has_avx2() && x86::has_avx_vnni()),
+            (Kind::Avx512, x86::has_avx2() && x86_512::has_avx512()),
+        ];
+        #[cfg(target_arch = "aarch64")]
+        let fast = [
+            (Kind::Neon, neon::has_neon()),
+            (Kind::Dotprod, neon::has_dotprod()),
+            (Kind::I8mm, neon::has_i8mm()),
+        ];
+        #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+        let fast = [];
+        let has = fast.into_iter().filter(|(_, has)| *has).map(|(kind, _)| Tier(kind));
+        std::iter::once(Tier(Kind::Portable)).chain(has).collect()
     }
 
     /// The fastest tier of this CPU.
@@ -140,7 +152,7 @@ impl Tier {
         })
     }
 
-    /// `portable`, `avx2`, `avxvnni`, `avx512`.
+    /// `portable`; `avx2`, `avxvnni`, `avx512`; `neon`, `dotprod`, `i8mm`.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self.0 {
@@ -151,6 +163,12 @@ impl Tier {
             Kind::AvxVnni => "avxvnni",
             #[cfg(target_arch = "x86_64")]
             Kind::Avx512 => "avx512",
+            #[cfg(target_arch = "aarch64")]
+            Kind::Neon => "neon",
+            #[cfg(target_arch = "aarch64")]
+            Kind::Dotprod => "dotprod",
+            #[cfg(target_arch = "aarch64")]
+            Kind::I8mm => "i8mm",
         }
     }
 
@@ -168,6 +186,15 @@ impl Tier {
             #[cfg(target_arch = "x86_64")]
             // SAFETY: as above, and AVX-512 F, BW, VL, DQ, VNNI, VBMI.
             Kind::Avx512 => unsafe { x86_512::call(x86_512::Avx512::assume(), kernel) },
+            #[cfg(target_arch = "aarch64")]
+            // SAFETY: a Tier of this kind exists only if `available` found NEON.
+            Kind::Neon => unsafe { neon::call_neon(neon::Neon::assume(), kernel) },
+            #[cfg(target_arch = "aarch64")]
+            // SAFETY: as above, and dotprod.
+            Kind::Dotprod => unsafe { neon::call_dotprod(neon::Dotprod::assume(), kernel) },
+            #[cfg(target_arch = "aarch64")]
+            // SAFETY: as above, and i8mm.
+            Kind::I8mm => unsafe { neon::call_i8mm(neon::I8mm::assume(), kernel) },
         }
     }
 
@@ -191,6 +218,17 @@ impl Tier {
             #[cfg(target_arch = "x86_64")]
             // SAFETY: as above, and AVX-512 F, BW, VL, DQ, VNNI, VBMI.
             Kind::Avx512 => Some(unsafe { x86_512::call_wide(x86_512::Avx512::assume(), kernel) }),
+            #[cfg(target_arch = "aarch64")]
+            // SAFETY: a Tier of this kind exists only if `available` found NEON.
+            Kind::Neon => Some(unsafe { neon::call_wide_neon(neon::Neon::assume(), kernel) }),
+            #[cfg(target_arch = "aarch64")]
+            // SAFETY: as above, and dotprod.
+            Kind::Dotprod => {
+                Some(unsafe { neon::call_wide_dotprod(neon::Dotprod::assume(), kernel) })
+            }
+            #[cfg(target_arch = "aarch64")]
+            // SAFETY: as above, and i8mm.
+            Kind::I8mm => Some(unsafe { neon::call_wide_i8mm(neon::I8mm::assume(), kernel) }),
         }
     }
 }

@@ -1,0 +1,317 @@
+//! [`Wide`] for the ARM tiers: 64 bytes or sixteen i32 in four registers. Codes take part as signed
+//! bytes except where i8mm multiplies unsigned by signed ones.
+
+use super::neon::Arm;
+use super::wide::{Wide, quad, word_pair};
+use std::arch::aarch64::*;
+
+type B = [uint8x16_t; 4];
+type I = [int32x4_t; 4];
+
+/// One operation on each register.
+#[inline(always)]
+fn each<T: Copy>(f: impl Fn(usize) -> T) -> [T; 4] {
+    [f(0), f(1), f(2), f(3)]
+}
+
+/// Loads 16 bytes.
+#[inline(always)]
+unsafe fn load(p: *const u8) -> uint8x16_t {
+    // SAFETY: the caller has 16 readable bytes.
+    unsafe { vld1q_u8(p) }
+}
+
+/// Codes minus 128, as signed bytes.
+#[inline(always)]
+fn centred(codes: uint8x16_t) -> int8x16_t {
+    // SAFETY: a token's method calls this, so the CPU has NEON.
+    unsafe { vreinterpretq_s8_u8(veorq_u8(codes, vdupq_n_u8(128))) }
+}
+
+/// a * b summed by pairs, eight words of each.
+#[inline(always)]
+fn word_pairs(a: int16x8_t, b: int16x8_t) -> int32x4_t {
+    // SAFETY: a token's method calls this, so the CPU has NEON.
+    unsafe { vpaddq_s32(vmull_s16(vget_low_s16(a), vget_low_s16(b)), vmull_high_s16(a, b)) }
+}
+
+/// acc + (w * x summed by pairs) * scales summed by pairs.
+#[inline(always)]
+fn scaled(acc: int32x4_t, w: int8x16_t, x: uint8x16_t, scales: uint8x16_t) -> int32x4_t {
+    // SAFETY: a token's method calls this, so the CPU has NEON. A pair of products is at most
+    // 2 * 128 * 127, which fits a word.
+    unsafe {
+        let x = vreinterpretq_s8_u8(x);
+        let low = vmull_s8(vget_low_s8(w), vget_low_s8(x));
+        let pairs = vpaddq_s16(low, vmull_high_s8(w, x));
+        vaddq_s32(acc, word_pairs(pairs, vreinterpretq_s16_u8(scales)))
+    }
+}
+
+/// Sixteen words times sixteen, summed by pairs, in the first eight lanes.
+#[inline(always)]
+fn first_half(a: [int16x8_t; 2], sums: &[i16; 16]) -> I {
+    // SAFETY: a token's method calls this, so the CPU has NEON; 2 x 8 words lie in the array.
+    unsafe {
+        let zero = vdupq_n_s32(0);
+        let low = word_pairs(a[0], vld1q_s16(sums.as_ptr()));
+        [low, word_pairs(a[1], vld1q_s16(sums.as_ptr().add(8))), zero, zero]
+    }
+}
+
+impl<const DOT: u8> Wide for Arm<DOT> {
+    const SIGNED_QUADS: bool = DOT < 2;
+    type B = B;
+    type I = I;
+
+    #[inline(always)]
+    fn load_b(self, p: &[u8; 64]) -> B {
+        // SAFETY: four quarters lie in the array.
+        each(|i| unsafe { load(p.as_ptr().add(16 * i)) })
+    }
+    #[inline(always)]
+    fn store_b(self, v: B, p: &mut [u8; 64]) {
+        for (v, p) in v.into_iter().zip(p.as_chunks_mut::<16>().0) {
+            // SAFETY: the token proves NEON; 16 bytes lie in the chunk.
+            unsafe { vst1q_u8(p.as_mut_ptr(), v) };
+        }
+    }
+    #[inline(always)]
+    fn store_halves(self, v: B, a: &mut [u8; 32], b: &mut [u8; 32]) {
+        let to = a.as_chunks_mut::<16>().0.iter_mut().chain(b.as_chunks_mut::<16>().0);
+        for (v, p) in v.into_iter().zip(to) {
+            // SAFETY: the token proves NEON; 16 bytes lie in the chunk.
+            unsafe { vst1q_u8(p.as_mut_ptr(), v) };
+        }
+    }
+    #[inline(always)]
+    fn load_x(self, p: &[i8; 64]) -> B {
+        // SAFETY: four quarters lie in the array.
+        each(|i| unsafe { load(p.as_ptr().cast::<u8>().add(16 * i)) })
+    }
+    #[inline(always)]
+    fn splat_quad(self, codes: &[u8; 256], index: usize) -> B {
+        // SAFETY: the token proves NEON.
+        unsafe { [vreinterpretq_u8_s32(vdupq_n_s32(quad(codes, index))); 4] }
+    }
+    #[inline(always)]
+    fn join(self, a: &[u8; 32], b: &[u8; 32]) -> B {
+        let (a, b) = (a.as_ptr(), b.as_ptr());
+        // SAFETY: the arrays are 32 bytes long.
+        unsafe { [load(a), load(a.add(16)), load(b), load(b.add(16))] }
+    }
+    #[inline(always)]
+    fn join_x(self, a: &[i8; 32], b: &[i8; 32]) -> B {
+        let (a, b) = (a.as_ptr().cast::<u8>(), b.as_ptr().cast::<u8>());
+        // SAFETY: the arrays are 32 bytes long.
+        unsafe { [load(a), load(a.add(16)), load(b), load(b.add(16))] }
+    }
+    #[inline(always)]
+    fn nibbles(self, a: &[u8; 16], b: &[u8; 16]) -> B {
+        // SAFETY: the token proves NEON; the arrays are 16 bytes long.
+        unsafe {
+            let (a, b, mask) = (load(a.as_ptr()), load(b.as_ptr()), vdupq_n_u8(15));
+            let low = |v| vandq_u8(v, mask);
+            [low(a), vshrq_n_u8::<4>(a), low(b), vshrq_n_u8::<4>(b)]
+        }
+    }
+    #[inline(always)]
+    fn splat_b(self, x: u8) -> B {
+        // SAFETY: the token proves NEON.
+        unsafe { [vdupq_n_u8(x); 4] }
+    }
+    #[inline(always)]
+    fn and_b(self, a: B, b: B) -> B {
+        // SAFETY: the token proves NEON.
+        each(|i| unsafe { vandq_u8(a[i], b[i]) })
+    }
+    #[inline(always)]
+    fn or_b(self, a: B, b: B) -> B {
+        // SAFETY: the token proves NEON.
+        each(|i| unsafe { vorrq_u8(a[i], b[i]) })
+    }
+    #[inline(always)]
+    fn flip_sign(self, v: B) -> B {
+        // SAFETY: the token proves NEON.
+        each(|i| unsafe { veorq_u8(v[i], vdupq_n_u8(128)) })
+    }
+    #[inline(always)]
+    fn spread_bits(self, bits: u64) -> B {
+        let bit = [1u8, 2, 4, 8, 16, 32, 64, 128];
+        // SAFETY: the token proves NEON; eight bytes lie in the array.
+        each(|i| unsafe {
+            let word = (bits >> (16 * i)) as u16;
+            let bytes = vcombine_u8(vdup_n_u8(word as u8), vdup_n_u8((word >> 8) as u8));
+            let bit = vld1_u8(bit.as_ptr());
+            vtstq_u8(bytes, vcombine_u8(bit, bit))
+        })
+    }
+    #[inline(always)]
+    fn from_words(self, words: [u64; 8]) -> B {
+        // SAFETY: the token proves NEON.
+        each(|i| unsafe {
+            vreinterpretq_u8_u64(vcombine_u64(
+                vcreate_u64(words[2 * i]),
+                vcreate_u64(words[2 * i + 1]),
+            ))
+        })
+    }
+    #[inline(always)]
+    fn add_b(self, a: B, b: B) -> B {
+        // SAFETY: the token proves NEON.
+        each(|i| unsafe { vaddq_u8(a[i], b[i]) })
+    }
+    #[inline(always)]
+    fn negate(self, v: B, bits: u64) -> B {
+        let chosen = self.spread_bits(bits);
+        // SAFETY: the token proves NEON.
+        each(|i| unsafe {
+            let negative = vreinterpretq_u8_s8(vnegq_s8(vreinterpretq_s8_u8(v[i])));
+            vbslq_u8(chosen[i], negative, v[i])
+        })
+    }
+    #[inline(always)]
+    fn look_up(self, table: &[u8; 16], nibbles: B) -> B {
+        // SAFETY: the token proves NEON; 16 bytes lie in the table.
+        each(|i| unsafe { vqtbl1q_u8(load(table.as_ptr()), nibbles[i]) })
+    }
+    #[inline(always)]
+    fn shr_b<const N: u32>(self, v: B) -> B {
+        // SAFETY: the token proves NEON; a negative count shifts right.
+        each(|i| unsafe {
+            let n = vdupq_n_s16(-(N as i16));
+            vreinterpretq_u8_u16(vshlq_u16(vreinterpretq_u16_u8(v[i]), n))
+        })
+    }
+    #[inline(always)]
+    fn shl_b<const N: u32>(self, v: B) -> B {
+        // SAFETY: the token proves NEON.
+        each(|i| unsafe {
+            vreinterpretq_u8_u16(vshlq_u16(vreinterpretq_u16_u8(v[i]), vdupq_n_s16(N as i16)))
+        })
+    }
+    #[inline(always)]
+    fn shr_second<const N: u32>(self, v: B) -> B {
+        let shifted = self.shr_b::<N>(v);
+        [v[0], v[1], shifted[2], shifted[3]]
+    }
+    #[inline(always)]
+    fn pick8(self, word: u64, index: &[u8; 64]) -> B {
+        let index = self.load_b(index);
+        // SAFETY: the token proves NEON; an index of 16 or more gives zero.
+        each(|i| unsafe { vqtbl1q_u8(vreinterpretq_u8_u64(vdupq_n_u64(word)), index[i]) })
+    }
+    #[inline(always)]
+    fn pick16(self, bytes: &[i8; 16], index: &[u8; 64]) -> B {
+        let index = self.load_b(index);
+        // SAFETY: the token proves NEON; 16 bytes lie in the array.
+        each(|i| unsafe {
+            let picked = vqtbl1q_u8(load(bytes.as_ptr().cast()), index[i]);
+            vreinterpretq_u8_s16(vshrq_n_s16::<8>(vreinterpretq_s16_u8(picked)))
+        })
+    }
+    #[inline(always)]
+    fn zero_i(self) -> I {
+        self.splat_i(0)
+    }
+    #[inline(always)]
+    fn splat_i(self, x: i32) -> I {
+        // SAFETY: the token proves NEON.
+        unsafe { [vdupq_n_s32(x); 4] }
+    }
+    #[inline(always)]
+    fn splat_words(self, words: &[i16; 16], index: usize) -> I {
+        self.splat_i(word_pair(words, index))
+    }
+    #[inline(always)]
+    fn load_i(self, p: &[i32; 16]) -> I {
+        // SAFETY: the token proves NEON; four quarters lie in the array.
+        each(|i| unsafe { vld1q_s32(p.as_ptr().add(4 * i)) })
+    }
+    #[inline(always)]
+    fn mul_add_i(self, acc: I, a: I, b: I) -> I {
+        // SAFETY: the token proves NEON.
+        each(|i| unsafe { vmlaq_s32(acc[i], a[i], b[i]) })
+    }
+    #[inline(always)]
+    fn dot_words(self, acc: I, a: I, b: I) -> I {
+        // SAFETY: the token proves NEON.
+        each(|i| unsafe {
+            let (a, b) = (vreinterpretq_s16_s32(a[i]), vreinterpretq_s16_s32(b[i]));
+            vaddq_s32(acc[i], word_pairs(a, b))
+        })
+    }
+    #[inline(always)]
+    fn dot_quads<const OFFSET: u8>(self, acc: I, codes: B, x: B) -> I {
+        // SAFETY: the token proves NEON, and i8mm where quads are not signed.
+        each(|i| unsafe {
+            let x = vreinterpretq_s8_u8(x[i]);
+            match (OFFSET, Self::SIGNED_QUADS) {
+                (128, true) => self.dot_signed(acc[i], centred(codes[i]), x),
+                (128, false) => self.dot_mixed(acc[i], codes[i], x),
+                _ => self.dot_signed(acc[i], vreinterpretq_s8_u8(codes[i]), x),
+            }
+        })
+    }
+    #[inline(always)]
+    fn to_f(self, v: I) -> [float32x4_t; 4] {
+        // SAFETY: the token proves NEON.
+        each(|i| unsafe { vcvtq_f32_s32(v[i]) })
+    }
+    #[inline(always)]
+    fn fnma(
+        self,
+        a: [float32x4_t; 4],
+        b: [float32x4_t; 4],
+        c: [float32x4_t; 4],
+    ) -> [float32x4_t; 4] {
+        // SAFETY: the token proves NEON.
+        each(|i| unsafe { vfmsq_f32(c[i], a[i], b[i]) })
+    }
+    #[inline(always)]
+    fn sub_shl<const N: u32>(self, a: I, b: I) -> I {
+        // SAFETY: the token proves NEON.
+        each(|i| unsafe { vsubq_s32(a[i], vshlq_s32(b[i], vdupq_n_s32(N as i32))) })
+    }
+    #[inline(always)]
+    fn dot_scaled_b(self, acc: I, codes: B, x: B, scales: B) -> I {
+        // SAFETY: the token proves NEON; codes are at most 127.
+        each(|i| unsafe { scaled(acc[i], vreinterpretq_s8_u8(codes[i]), x[i], scales[i]) })
+    }
+    #[inline(always)]
+    fn dot_scaled_signed(self, acc: I, codes: B, x: B, scales: B) -> I {
+        each(|i| scaled(acc[i], centred(codes[i]), x[i], scales[i]))
+    }
+    #[inline(always)]
+    fn dot_offset<const OFFSET: u8>(self, codes: B, x: B) -> I {
+        // SAFETY: the token proves NEON; codes are at most 127 unless OFFSET is 128.
+        each(|i| unsafe {
+            let w = vreinterpretq_s8_u8(vsubq_u8(codes[i], vdupq_n_u8(OFFSET)));
+            self.dot_signed(vdupq_n_s32(0), w, vreinterpretq_s8_u8(x[i]))
+        })
+    }
+    #[inline(always)]
+    fn dot_mins(self, mins: u64, sums: &[i16; 16]) -> I {
+        // SAFETY: the token proves NEON.
+        let words = unsafe {
+            let mins = vcreate_u8(mins);
+            let halves = [vzip1_u8(mins, mins), vzip2_u8(mins, mins)];
+            halves.map(|half| vreinterpretq_s16_u16(vmovl_u8(half)))
+        };
+        first_half(words, sums)
+    }
+    #[inline(always)]
+    fn dot_sums(self, scales: &[i8; 16], sums: &[i16; 16]) -> I {
+        // SAFETY: the token proves NEON; 16 bytes lie in the array.
+        let words = unsafe {
+            let scales = vld1q_s8(scales.as_ptr());
+            [vmovl_s8(vget_low_s8(scales)), vmovl_high_s8(scales)]
+        };
+        first_half(words, sums)
+    }
+    #[inline(always)]
+    fn reduce_halves(self, v: [I; 4]) -> [[i32; 4]; 2] {
+        // SAFETY: the token proves NEON.
+        [0, 2].map(|at| v.map(|v| unsafe { vaddvq_s32(vaddq_s32(v[at], v[at + 1])) }))
+    }
+}
