@@ -1,4 +1,4 @@
-// Real faults, each once, on a model file that is copied first: `npm run faults -- MODEL.gguf [MiB]`,
+// Real faults, each once, on a copy of a model file: `npm run faults -- MODEL.gguf [MiB]`,
 // where the second is a budget that makes the model stream. Slow, and no part of `npm test`.
 
 import assert from 'node:assert/strict';
@@ -131,7 +131,7 @@ await check('killed while streaming', async () => {
   await model.close();
 });
 
-/** A version 1 control group that holds the disk of the temporary folder to a rate; root's alone. */
+/** A version 1 control group that holds the disk of the temp folder to a rate; only root may. */
 function throttle(bytesPerSecond) {
   const group = '/sys/fs/cgroup/blkio/chord-faults';
   try {

@@ -14,7 +14,7 @@ impl<T: Grid> Dot256 for Gridded<T> {
         let mut codes = [s.splat_b(0); 4];
         for part in 0..4 {
             let (words, signs) = T::codes(b, part);
-            codes[part] = s.from_words(words);
+            codes[part] = s.join_words(words);
             if T::SIGNED {
                 codes[part] = s.add_b(s.negate(codes[part], signs), s.splat_b(64));
             }
@@ -39,7 +39,7 @@ impl<T: Grid> Dot256 for Gridded<T> {
             let x = x_of(s, x, IN_ORDER[part]);
             let x = if T::SIGNED { s.negate(x, signs) } else { x };
             let scale = s.pick16(&scales, &FOURS[part]);
-            t = s.dot_scaled_b(t, s.from_words(words), x, scale);
+            t = s.dot_scaled_b(t, s.join_words(words), x, scale);
         }
         if !T::SIGNED {
             t = s.sub_shl::<4>(t, s.dot_sums(&scales, sums));

@@ -213,7 +213,11 @@ impl<const DOT: u8> Simd for Arm<DOT> {
     fn prefetch(self, p: *const u8) {
         // SAFETY: a hint; no memory is accessed as far as the program can tell.
         unsafe {
-            asm!("prfm pldl1keep, [{p}]", p = in(reg) p, options(nostack, preserves_flags, readonly));
+            asm!(
+                "prfm pldl1keep, [{p}]",
+                p = in(reg) p,
+                options(nostack, preserves_flags, readonly),
+            );
         }
     }
     #[inline(always)]

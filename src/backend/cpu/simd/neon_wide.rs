@@ -147,7 +147,7 @@ impl<const DOT: u8> Wide for Arm<DOT> {
         })
     }
     #[inline(always)]
-    fn from_words(self, words: [u64; 8]) -> B {
+    fn join_words(self, words: [u64; 8]) -> B {
         // SAFETY: the token proves NEON.
         each(|i| unsafe {
             vreinterpretq_u8_u64(vcombine_u64(

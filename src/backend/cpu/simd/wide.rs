@@ -39,7 +39,7 @@ pub trait Wide: Simd {
     /// Bit i of the word in every bit of byte i.
     fn spread_bits(self, bits: u64) -> Self::B;
     /// Eight bytes from each word.
-    fn from_words(self, words: [u64; 8]) -> Self::B;
+    fn join_words(self, words: [u64; 8]) -> Self::B;
     /// a + b, byte by byte.
     fn add_b(self, a: Self::B, b: Self::B) -> Self::B;
     /// -v in the bytes whose bit is set.

@@ -313,7 +313,7 @@ impl Wide for Avx512 {
         unsafe { _mm512_slli_epi16::<N>(v) }
     }
     #[inline(always)]
-    fn from_words(self, words: [u64; 8]) -> __m512i {
+    fn join_words(self, words: [u64; 8]) -> __m512i {
         let [a, b, c, d, e, f, g, h] = words.map(u64::cast_signed);
         // SAFETY: the token proves AVX-512.
         unsafe { _mm512_set_epi64(h, g, f, e, d, c, b, a) }

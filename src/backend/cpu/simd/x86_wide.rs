@@ -128,7 +128,7 @@ macro_rules! wide {
                 }
             }
             #[inline(always)]
-            fn from_words(self, words: [u64; 8]) -> Pair {
+            fn join_words(self, words: [u64; 8]) -> Pair {
                 let [a, b, c, d, e, f, g, h] = words.map(u64::cast_signed);
                 // SAFETY: the token proves AVX2.
                 unsafe { [_mm256_set_epi64x(d, c, b, a), _mm256_set_epi64x(h, g, f, e)] }
