@@ -5,7 +5,7 @@ use super::super::simd::Tier;
 use super::buffer::Buffer;
 use super::drive::for_rows;
 use super::linear::Acts;
-use super::pack::{PackBuffer, Packed};
+use super::pack::{PackBuffer, Packed, SUM_LINES};
 use super::quantise::{ActKind, Bytes, QuantiseRow};
 use super::stripe::Shared;
 use crate::error::Result;
@@ -149,7 +149,8 @@ impl ActCache {
     pub fn bytes_of(values: usize, padded: usize) -> usize {
         let of = |kind: ActKind| {
             let scales = values.div_ceil(kind.block()) * size_of::<f32>();
-            let packed = padded * (values + values.div_ceil(32) * size_of::<i32>() + scales);
+            let sums = values.div_ceil(256) * SUM_LINES * size_of::<i32>();
+            let packed = padded * (values + sums + scales);
             values + scales + values.div_ceil(kind.sum()) * size_of::<i16>() + packed
         };
         of(ActKind::Block32) + of(ActKind::Block256)

@@ -9,12 +9,13 @@
 //! T and M are exact integers.
 
 use super::super::simd::{Kernel, Simd, Tier};
+use super::by_row::{ByRow, ByRow32};
 use super::float::FloatType;
 use super::linear_float::RowsFloat;
 use super::linear_generic::RowsGeneric;
 use super::matmul::{Matmul, Matmul32};
 use super::matvec::{Dot32, Dot256, Matvec32, Matvec256};
-use super::pack::{LANE_ROWS, Packed};
+use super::pack::{LANE_ROWS, Packed, SUM_LINES};
 use super::quantise::{ActKind, Bytes};
 use super::stripe::Stripe;
 use super::unpack::{Block32, Block256, Type32, Type256};
@@ -53,12 +54,13 @@ impl Args<'_, '_> {
     /// Whether all lengths belong together.
     fn fits(&self, kind: TensorType) -> bool {
         let n = self.out.n_rows();
-        let block = if matches!(self.acts, Acts::Block256(_)) { 256 } else { 32 };
+        let (block, sums) =
+            if matches!(self.acts, Acts::Block256(_)) { (256, SUM_LINES) } else { (32, 1) };
         let packed = self.packed.is_none_or(|p| {
             let rows = p.vectors * LANE_ROWS;
             rows >= n
                 && p.qs.len() >= rows * self.k
-                && p.sums.len() >= rows * self.k / 32
+                && p.sums.len() >= rows * (self.k / block) * sums
                 && p.ds.len() >= rows * self.k / block
         });
         let bytes = |b: Bytes<'_>, block: usize, sum: usize| {
@@ -113,6 +115,40 @@ impl Linear {
                 && !vectors32::<T>(tier, x, &mut args)
             {
                 tier.call(Rows32::<T> { x, args, life: PhantomData });
+            }
+        };
+        Linear { kind, act: ActKind::Block32, weight: T::NAME, run }
+    }
+
+    /// The kernel of a type with 256-value blocks whose codes are looked up.
+    #[must_use]
+    pub fn of_table256<T: Dot256>(kind: TensorType) -> Self {
+        let run = |tier: Tier, _, args: Args<'_, '_>| {
+            let Acts::Block256(x) = args.acts else { return };
+            let (weights, k, out, life) = (args.weights, args.k, &mut *args.out, PhantomData);
+            let done = match args.packed {
+                Some(x) => tier.call_wide(Matmul::<T> { weights, k, x, out, life }),
+                None => tier.call_wide(ByRow::<T> { weights, k, x, out, life }),
+            };
+            if done.is_none() {
+                tier.call(Rows256::<T> { x, args, life });
+            }
+        };
+        Linear { kind, act: ActKind::Block256, weight: T::NAME, run }
+    }
+
+    /// The same for 32-value blocks.
+    #[must_use]
+    pub fn of_table32<T: Dot32>(kind: TensorType) -> Self {
+        let run = |tier: Tier, _, args: Args<'_, '_>| {
+            let Acts::Block32(x) = args.acts else { return };
+            let (weights, k, out, life) = (args.weights, args.k, &mut *args.out, PhantomData);
+            let done = match args.packed {
+                Some(x) => tier.call_wide(Matmul32(Matmul::<T> { weights, k, x, out, life })),
+                None => tier.call_wide(ByRow32(ByRow::<T> { weights, k, x, out, life })),
+            };
+            if done.is_none() {
+                tier.call(Rows32::<T> { x, args, life });
             }
         };
         Linear { kind, act: ActKind::Block32, weight: T::NAME, run }

@@ -10,14 +10,16 @@
 
 use super::super::simd::wide::{Wide, WideKernel};
 use super::matvec::{Dot32, Dot256};
-use super::pack::{LANE_ROWS, Packed};
+use super::pack::{LANE_ROWS, Packed, SUM_LINES};
 use super::stripe::Stripe;
 use std::marker::PhantomData;
+use std::mem::MaybeUninit;
+use std::ops::Range;
 
 /// Weight rows of a panel; a multiple of the tile's.
 pub const PANEL: usize = 48;
 /// Vectors of batch rows whose sums stay on the stack.
-const VECTORS: usize = 16;
+const VECTORS: usize = 32;
 
 /// Weight rows `[width of out, k]` times packed rows.
 pub struct Matmul<'a, 'b, T> {
@@ -36,8 +38,24 @@ pub struct Matmul<'a, 'b, T> {
 /// The same for 32-value blocks.
 pub struct Matmul32<'a, 'b, T>(pub Matmul<'a, 'b, T>);
 
-/// f32 sums: `[weight rows][vectors][16]`.
-type Sums = [[[f32; LANE_ROWS]; VECTORS]; PANEL];
+/// f32 sums of a panel: `[vectors][weight rows][16]`.
+type Sums = [[[f32; LANE_ROWS]; PANEL]];
+
+/// Room for them, of which a call writes what it needs.
+struct Room([MaybeUninit<[[f32; LANE_ROWS]; PANEL]>; VECTORS]);
+
+impl Room {
+    /// Zeros for some vectors.
+    #[inline(always)]
+    fn zeros(&mut self, vectors: usize) -> &mut Sums {
+        let some = &mut self.0[..vectors];
+        for sums in &mut *some {
+            sums.write([[0.0; LANE_ROWS]; PANEL]);
+        }
+        // SAFETY: all of them were just written.
+        unsafe { &mut *(std::ptr::from_mut(some) as *mut Sums) }
+    }
+}
 
 /// 256 values of a panel's rows.
 #[repr(C, align(64))]
@@ -76,12 +94,12 @@ impl<T: Dot256> WideKernel for Matmul<'_, '_, T> {
         let n_blocks = k / 256;
         let row_bytes = n_blocks * T::BYTES;
         let mut panel = Panel::ZERO;
-        let mut sums: Sums = [[[0.0; LANE_ROWS]; VECTORS]; PANEL];
+        let mut room = Room([MaybeUninit::uninit(); VECTORS]);
         for (p, weights) in weights.chunks(PANEL * row_bytes).enumerate() {
             let rows = weights.len() / row_bytes;
             for first in (0..x.vectors).step_by(VECTORS) {
                 let vectors = VECTORS.min(x.vectors - first);
-                sums[..rows].as_flattened_mut().fill([0.0; LANE_ROWS]);
+                let sums = room.zeros(vectors);
                 for b in 0..n_blocks {
                     for (r, row) in weights.chunks_exact(row_bytes).enumerate() {
                         let block = &row[b * T::BYTES..(b + 1) * T::BYTES];
@@ -89,9 +107,9 @@ impl<T: Dot256> WideKernel for Matmul<'_, '_, T> {
                         fill256::<S, T>(s, &mut panel, r, block);
                     }
                     let at = (b, first, vectors);
-                    tiles(s, Tile256::<T>(PhantomData), (&panel, rows), x, at, &mut sums);
+                    tiles(s, Tile256::<T>(PhantomData), (&panel, rows), x, at, sums);
                 }
-                write(out, &sums, p * PANEL..p * PANEL + rows, first);
+                write(out, sums, p * PANEL..p * PANEL + rows, first);
             }
         }
     }
@@ -115,12 +133,15 @@ fn fill256<S: Wide, T: Dot256>(s: S, panel: &mut Panel, r: usize, block: &[u8]) 
         }
     }
     let (scales, mins) = T::scales(block);
-    panel.scales[r] = scales.map(i32::from);
-    if T::OFFSET != 0 {
-        panel.offsets[r] = scales.map(|scale| i16::from(scale) * -(T::OFFSET as i16));
-    }
-    if T::MINS {
-        panel.mins[r] = mins.map(i16::from);
+    for i in 0..256 / T::SUB {
+        let at = i * (T::SUB / 16);
+        panel.scales[r][i] = i32::from(scales[at]);
+        if T::OFFSET != 0 && T::SUB < 256 {
+            panel.offsets[r][i] = i16::from(scales[at]) * -(T::OFFSET as i16);
+        }
+        if T::MINS {
+            panel.mins[r][i] = i16::from(mins[at]);
+        }
     }
     let [d, m] = T::factors(s, block);
     (panel.d[r][0], panel.m[r][0]) = (d, m);
@@ -134,12 +155,12 @@ impl<T: Dot32> WideKernel for Matmul32<'_, '_, T> {
         let Matmul { weights, k, x, out, .. } = self.0;
         let row_bytes = k / 32 * T::BYTES;
         let mut panel = Panel::ZERO;
-        let mut sums: Sums = [[[0.0; LANE_ROWS]; VECTORS]; PANEL];
+        let mut room = Room([MaybeUninit::uninit(); VECTORS]);
         for (p, weights) in weights.chunks(PANEL * row_bytes).enumerate() {
             let rows = weights.len() / row_bytes;
             for first in (0..x.vectors).step_by(VECTORS) {
                 let vectors = VECTORS.min(x.vectors - first);
-                sums[..rows].as_flattened_mut().fill([0.0; LANE_ROWS]);
+                let sums = room.zeros(vectors);
                 for b in 0..k.div_ceil(256) {
                     let count = 8.min(k / 32 - 8 * b);
                     for (r, row) in weights.chunks_exact(row_bytes).enumerate() {
@@ -149,9 +170,9 @@ impl<T: Dot32> WideKernel for Matmul32<'_, '_, T> {
                     }
                     let at = (b, first, vectors);
                     let tile = Tile32::<T>(count, PhantomData);
-                    tiles(s, tile, (&panel, rows), x, at, &mut sums);
+                    tiles(s, tile, (&panel, rows), x, at, sums);
                 }
-                write(out, &sums, p * PANEL..p * PANEL + rows, first);
+                write(out, sums, p * PANEL..p * PANEL + rows, first);
             }
         }
     }
@@ -175,12 +196,12 @@ fn fill32<S: Wide, T: Dot32>(s: S, panel: &mut Panel, r: usize, blocks: &[u8]) {
 }
 
 /// Sums to the output, rows and columns exchanged.
-fn write(out: &mut Stripe<'_>, sums: &Sums, columns: std::ops::Range<usize>, first: usize) {
+fn write(out: &mut Stripe<'_>, sums: &Sums, columns: Range<usize>, first: usize) {
     let from = first * LANE_ROWS;
-    for row in from..out.n_rows().min(from + VECTORS * LANE_ROWS) {
+    for row in from..out.n_rows().min(from + sums.len() * LANE_ROWS) {
         let (v, lane) = ((row - from) / LANE_ROWS, row % LANE_ROWS);
-        for (out, sums) in out.row(row)[columns.clone()].iter_mut().zip(sums) {
-            *out = sums[v][lane];
+        for (out, sums) in out.row(row)[columns.clone()].iter_mut().zip(&sums[v]) {
+            *out = sums[lane];
         }
     }
 }
@@ -268,17 +289,18 @@ fn load_sums<S: Wide, const C: usize>(
     x
 }
 
-/// Adds factors times sums of 16, a pair at a time.
+/// Adds factors times sums of `sub` values, a pair at a time.
 #[inline(always)]
 fn words<S: Wide, const R: usize, const C: usize>(
     s: S,
     mut to: [[S::I; C]; R],
     (factors, row): (&[[i16; 16]; PANEL], usize),
     x: Packed<'_>,
-    at: usize,
+    (at, sub): (usize, usize),
 ) -> [[S::I; C]; R] {
-    for p in 0..8 {
-        let sums: [S::I; C] = load_sums(s, x.sums, (8 * at + p, 8));
+    let (first, count) = if sub == 16 { (0, 8) } else { (8, 4) };
+    for p in 0..count {
+        let sums: [S::I; C] = load_sums(s, x.sums, (SUM_LINES * at + first + p, SUM_LINES));
         for r in 0..R {
             let factor = s.splat_words(&factors[row + r], p);
             for c in 0..C {
@@ -287,6 +309,45 @@ fn words<S: Wide, const R: usize, const C: usize>(
         }
     }
     to
+}
+
+/// -OFFSET times the sum of 256 values.
+#[inline(always)]
+fn less<S: Wide, const C: usize>(s: S, x: Packed<'_>, at: usize, offset: i32) -> [S::I; C] {
+    let mut out = [s.zero_i(); C];
+    for p in 0..4 {
+        let sums: [S::I; C] = load_sums(s, x.sums, (SUM_LINES * at + 8 + p, SUM_LINES));
+        for c in 0..C {
+            out[c] = s.dot_words(out[c], sums[c], s.splat_words(&[1; 16], 0));
+        }
+    }
+    out.map(|sum| s.mul_add_i(s.zero_i(), sum, s.splat_i(-offset)))
+}
+
+/// Adds products of codes with x, four values of K at a time. `quads` are places in the panel's
+/// rows, `lines` the first line of x and how far vectors are apart; `wide` codes may be above 127.
+#[inline(always)]
+fn dots<S: Wide, const R: usize, const C: usize>(
+    s: S,
+    mut acc: [[S::I; C]; R],
+    (codes, row): (&[[u8; 256]; PANEL], usize),
+    (x, quads, lines): (Packed<'_>, Range<usize>, (usize, usize)),
+    wide: bool,
+) -> [[S::I; C]; R] {
+    for (i, quad) in quads.enumerate() {
+        let x: [S::B; C] = load_quads(s, x.qs, (lines.0 + i, lines.1));
+        for r in 0..R {
+            let w = s.splat_quad(&codes[row + r], quad);
+            for c in 0..C {
+                acc[r][c] = if wide {
+                    s.dot_quads::<128>(acc[r][c], w, x[c])
+                } else {
+                    s.dot_quads::<0>(acc[r][c], w, x[c])
+                };
+            }
+        }
+    }
+    acc
 }
 
 struct Tile256<T>(PhantomData<T>);
@@ -309,31 +370,26 @@ impl<T: Dot256> Tile for Tile256<T> {
     ) {
         let at = b * x.vectors + first + v;
         let mut total = [[s.zero_i(); C]; R];
+        let exact = T::OFFSET == 0 || (T::OFFSET == 128 && S::SIGNED_QUADS);
+        let mut start = [s.zero_i(); C];
+        if !exact && T::SUB == 256 {
+            start = less(s, x, at, T::OFFSET);
+        }
         for sub in 0..256 / T::SUB {
-            let mut acc = [[s.zero_i(); C]; R];
-            for i in 0..T::SUB / 4 {
-                let k4 = sub * (T::SUB / 4) + i;
-                let x: [S::B; C] = load_quads(s, x.qs, (64 * at + k4, 64));
-                for r in 0..R {
-                    let w = s.splat_quad(&panel.codes[row + r], k4);
-                    for c in 0..C {
-                        acc[r][c] = if T::OFFSET == 128 {
-                            s.dot_quads::<128>(acc[r][c], w, x[c])
-                        } else {
-                            s.dot_quads::<0>(acc[r][c], w, x[c])
-                        };
-                    }
-                }
-            }
+            let mut acc = [start; R];
+            let quads = sub * (T::SUB / 4)..(sub + 1) * (T::SUB / 4);
+            let lines = (64 * at + quads.start, 64);
+            let wide = T::OFFSET == 128;
+            acc = dots(s, acc, (&panel.codes, row), (x, quads, lines), wide);
             for r in 0..R {
-                let scale = s.splat_i(panel.scales[row + r][sub * (T::SUB / 16)]);
+                let scale = s.splat_i(panel.scales[row + r][sub]);
                 for c in 0..C {
                     total[r][c] = s.mul_add_i(total[r][c], acc[r][c], scale);
                 }
             }
         }
-        if T::OFFSET != 0 && !(T::OFFSET == 128 && S::SIGNED_QUADS) {
-            total = words(s, total, (&panel.offsets, row), x, at);
+        if !exact && T::SUB < 256 {
+            total = words(s, total, (&panel.offsets, row), x, (at, T::SUB));
         }
         let mut values = [[s.splat(0.0); C]; R];
         for r in 0..R {
@@ -343,7 +399,7 @@ impl<T: Dot256> Tile for Tile256<T> {
             }
         }
         if T::MINS {
-            let mins = words(s, [[s.zero_i(); C]; R], (&panel.mins, row), x, at);
+            let mins = words(s, [[s.zero_i(); C]; R], (&panel.mins, row), x, (at, T::SUB));
             for r in 0..R {
                 let dmin = s.splat(panel.m[row + r][0]);
                 for c in 0..C {
@@ -354,7 +410,7 @@ impl<T: Dot256> Tile for Tile256<T> {
         for c in 0..C {
             let dx = s.load(floats(x.ds, at + c));
             for r in 0..R {
-                let sum = &mut sums[row + r][v + c];
+                let sum = &mut sums[v + c][row + r];
                 s.store(s.fma(values[r][c], dx, s.load(sum)), sum);
             }
         }
@@ -385,7 +441,7 @@ impl<T: Dot32> Tile for Tile32<T> {
         let mut values = [[s.splat(0.0); C]; R];
         for r in 0..R {
             for c in 0..C {
-                values[r][c] = s.load(&sums[row + r][v + c]);
+                values[r][c] = s.load(&sums[v + c][row + r]);
             }
         }
         for sub in 0..count {
@@ -398,19 +454,9 @@ impl<T: Dot32> Tile for Tile32<T> {
                 }
             }
             let mut acc = [start; R];
-            for i in 0..8 {
-                let x: [S::B; C] = load_quads(s, x.qs, (8 * (at + sub) + i, 8 * count));
-                for r in 0..R {
-                    let w = s.splat_quad(&panel.codes[row + r], 8 * sub + i);
-                    for c in 0..C {
-                        acc[r][c] = if T::OFFSET == 128 {
-                            s.dot_quads::<128>(acc[r][c], w, x[c])
-                        } else {
-                            s.dot_quads::<0>(acc[r][c], w, x[c])
-                        };
-                    }
-                }
-            }
+            let lines = (8 * (at + sub), 8 * count);
+            let wide = T::OFFSET == 128;
+            acc = dots(s, acc, (&panel.codes, row), (x, 8 * sub..8 * sub + 8, lines), wide);
             let mut dx = [s.splat(0.0); C];
             for c in 0..C {
                 dx[c] = s.load(floats(x.ds, at + sub + c * count));
@@ -429,7 +475,7 @@ impl<T: Dot32> Tile for Tile32<T> {
         }
         for r in 0..R {
             for c in 0..C {
-                s.store(values[r][c], &mut sums[row + r][v + c]);
+                s.store(values[r][c], &mut sums[v + c][row + r]);
             }
         }
     }

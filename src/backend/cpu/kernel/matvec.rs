@@ -10,6 +10,7 @@
 //! 65-75 %, four far streams 84-100 %, eight rows 30-50 % (registers spill).
 
 use super::super::simd::wide::{Wide, WideKernel};
+use super::by_row::lanes;
 use super::quantise::Bytes;
 use super::stripe::Stripe;
 use super::unpack::{Type32, Type256};
@@ -34,7 +35,11 @@ pub trait Dot256: Type256 {
         None
     }
     /// Lanes of T, lanes of M, d, dmin of a block against 256 values of x with their sums.
-    fn dot<S: Wide>(s: S, block: &[u8], x: &[i8; 256], sums: &[i16; 16]) -> Parts<S>;
+    #[inline(always)]
+    fn dot<S: Wide>(s: S, block: &[u8], x: &[i8; 256], _sums: &[i16; 16]) -> Parts<S> {
+        let ([t], [d, dmin]) = (lanes::<S, Self, 1>(s, block, [x]), Self::factors(s, block));
+        Parts { t, m: None, d, dmin }
+    }
 }
 
 /// What a block gives before lanes are summed.

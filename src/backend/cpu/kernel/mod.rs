@@ -7,6 +7,7 @@ pub mod act;
 pub mod acts;
 pub mod attend;
 pub mod buffer;
+pub mod by_row;
 pub mod drive;
 pub mod float;
 pub mod linear;

@@ -3,7 +3,8 @@
 //!
 //! ```text
 //! qs:   [k / 256][vectors][64][16 rows][4 bytes]
-//! sums: [k / 256][vectors][8][16 rows]  i32: two i16 sums of 16 (256-value blocks), a sum of 32
+//! sums: [k / 256][vectors][8 or 12][16 rows] i32: a sum of 32; for 256-value blocks pairs of i16,
+//!       eight of sums of 16, then four of sums of 32
 //! ds:   [k / 256][vectors][256 / block][16 rows]
 //! ```
 //! The last chunk is shorter if k is no multiple of 256.
@@ -35,13 +36,16 @@ pub struct PackBuffer {
 pub struct Packed<'a> {
     /// `[k / 256][vectors][64][64]`.
     pub qs: &'a [i8],
-    /// `[k / 256][vectors][8][16]`.
+    /// `[k / 256][vectors][8 or 12][16]`.
     pub sums: &'a [i32],
     /// `[k / 256][vectors][256 / block][16]`.
     pub ds: &'a [f32],
     /// Vectors of 16 rows.
     pub vectors: usize,
 }
+
+/// Lines of sums of a 256-value block.
+pub const SUM_LINES: usize = 12;
 
 impl PackBuffer {
     /// Packs ranges of quantised rows `[n, k]`, those of fewer than `least` rows left out.
@@ -67,7 +71,7 @@ impl PackBuffer {
         // One job row for each vector and each 32 values of k.
         let width = 32 * LANE_ROWS;
         let qs = Shared::new(&mut self.qs[..vectors * LANE_ROWS * k], width);
-        let sums = Shared::new(&mut self.sums[..vectors * LANE_ROWS * k / 32], LANE_ROWS);
+        let sums = Shared::new(&mut self.sums, LANE_ROWS);
         let per = kind.block() / 32;
         let ds = Shared::new(&mut self.ds[..vectors * LANE_ROWS * k / kind.block()], LANE_ROWS);
         let n_blocks = k / 32;
@@ -84,15 +88,28 @@ impl PackBuffer {
             let before = base * n_blocks + chunk * 8 * count + v * 8.min(n_blocks - 8 * chunk);
             let first = rows.start + v * LANE_ROWS;
             let live = first..rows.end.min(first + LANE_ROWS);
-            // SAFETY: each (vector, block) is one job; its eight lines of `qs`, its line of `sums`
+            // SAFETY: each (vector, block) is one job; its eight lines of `qs`, its lines of `sums`
             // and, at the first 32 of a block, its line of `ds` are its alone.
             unsafe {
                 let lines = qs.line((before + sub) * width, width);
                 for (k4, line) in lines.chunks_exact_mut(4 * LANE_ROWS).enumerate() {
                     quads(line, &x, live.clone(), k, 32 * block + 4 * k4);
                 }
-                let line = sums.line((before + sub) * LANE_ROWS, LANE_ROWS);
-                pairs(line, &x, live.clone(), k, (kind, block));
+                if kind == ActKind::Block256 {
+                    let first = before / 8 * SUM_LINES;
+                    let line = sums.line((first + sub) * LANE_ROWS, LANE_ROWS);
+                    pairs(line, &x, live.clone(), k, (1, 2 * block));
+                    if sub % 2 == 0 {
+                        let line = sums.line((first + 8 + sub / 2) * LANE_ROWS, LANE_ROWS);
+                        pairs(line, &x, live.clone(), k, (2, 2 * block));
+                    }
+                } else {
+                    let line = sums.line((before + sub) * LANE_ROWS, LANE_ROWS);
+                    line.fill(0);
+                    for (sum, row) in line.iter_mut().zip(live.clone()) {
+                        *sum = i32::from(x.sums[row * n_blocks + block]);
+                    }
+                }
                 if block % per == 0 {
                     let line = ds.line((before + sub) / per * LANE_ROWS, LANE_ROWS);
                     line.fill(0.0);
@@ -110,7 +127,7 @@ impl PackBuffer {
     /// `ERR_INSUFFICIENT_MEMORY`.
     pub fn reserve(&mut self, rows: usize, k: usize) -> Result<()> {
         self.qs.grow(rows * k)?;
-        self.sums.grow(rows * k.div_ceil(32))?;
+        self.sums.grow(rows * k.div_ceil(256) * SUM_LINES)?;
         self.ds.grow(rows * k.div_ceil(32))
     }
 
@@ -119,14 +136,18 @@ impl PackBuffer {
     pub fn view(&self, kind: ActKind, rows: &Range<usize>, k: usize) -> Option<Packed<'_>> {
         let (_, base) = self.ranges.iter().find(|(range, _)| range == rows)?;
         let vectors = rows.len().div_ceil(LANE_ROWS);
-        let part = |per: usize| {
-            let size = k * LANE_ROWS / per;
-            base * size..(base + vectors) * size
+        let size = k * LANE_ROWS;
+        let part = |times: usize, per: usize| {
+            base * size / per * times..(base + vectors) * size / per * times
+        };
+        let sums = match kind {
+            ActKind::Block256 => part(SUM_LINES, 256),
+            _ => part(1, 32),
         };
         Some(Packed {
-            qs: self.qs.get(part(1))?,
-            sums: self.sums.get(part(32))?,
-            ds: self.ds.get(part(kind.block()))?,
+            qs: self.qs.get(part(1, 1))?,
+            sums: self.sums.get(sums)?,
+            ds: self.ds.get(part(1, kind.block()))?,
             vectors,
         })
     }
@@ -155,21 +176,18 @@ fn quads(line: &mut [i8], x: &Bytes<'_>, rows: Range<usize>, k: usize, at: usize
     lanes[live..].fill([0; 4]);
 }
 
-/// The sums of 32 values of each row.
+/// Two sums of each row, each of `count` sums of 16 from `at` on.
 fn pairs(
     line: &mut [i32],
     x: &Bytes<'_>,
     rows: Range<usize>,
     k: usize,
-    (kind, block): (ActKind, usize),
+    (count, at): (usize, usize),
 ) {
     line.fill(0);
     for (lane, row) in line.iter_mut().zip(rows) {
-        *lane = if kind == ActKind::Block256 {
-            let at = row * (k / 16) + 2 * block;
-            i32::from(x.sums[at + 1]) << 16 | i32::from(x.sums[at].cast_unsigned())
-        } else {
-            i32::from(x.sums[row * (k / 32) + block])
-        };
+        let from = row * (k / 16) + at;
+        let sum = |from: usize| x.sums[from..from + count].iter().sum::<i16>();
+        *lane = i32::from(sum(from + count)) << 16 | i32::from(sum(from).cast_unsigned());
     }
 }

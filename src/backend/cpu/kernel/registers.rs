@@ -31,7 +31,7 @@ const fn four(first: u8) -> [u8; 64] {
 /// Sub-blocks 4 p, 4 p + 2 (low nibbles) and 4 p + 1, 4 p + 3 (high ones) of 64 bytes of Q4_K.
 const NIBBLES: [[u8; 64]; 4] = [two(0, 2), two(1, 3), two(4, 6), two(5, 7)];
 /// Sixteens of 64 codes in order.
-pub(super) const FOURS: [[u8; 64]; 4] = [four(0), four(4), four(8), four(12)];
+const FOURS: [[u8; 64]; 4] = [four(0), four(4), four(8), four(12)];
 #[inline(always)]
 pub(super) fn bytes<const N: usize>(b: &[u8], at: usize) -> &[u8; N] {
     b[at..].first_chunk().unwrap_or(&[0; N])
@@ -62,7 +62,7 @@ pub(super) const IN_ORDER: [[usize; 2]; 4] = [[0, 32], [64, 96], [128, 160], [19
 
 /// The 64 activations that meet a code vector.
 #[inline(always)]
-pub(super) fn x_of<S: Wide>(s: S, x: &[i8; 256], [a, b]: [usize; 2]) -> S::B {
+fn x_of<S: Wide>(s: S, x: &[i8; 256], [a, b]: [usize; 2]) -> S::B {
     if b == a + 32 {
         return s.load_x(x[a..].first_chunk().unwrap_or(&[0; 64]));
     }
@@ -90,7 +90,7 @@ fn dot_nibbles<S: Wide>(s: S, codes: [S::B; 4], x: &[i8; 256], scales: u64) -> S
 
 /// Lanes of T where each sixteen has a signed scale.
 #[inline(always)]
-pub(super) fn dot_sixteens<S: Wide>(
+fn dot_sixteens<S: Wide>(
     s: S,
     codes: [S::B; 4],
     x: &[i8; 256],
@@ -284,7 +284,7 @@ impl Dot256 for Q3K {
 }
 
 /// Sixteens 2 e, 2 e + 1, 8 + 2 e, 9 + 2 e.
-pub(super) const PLANES: [[u8; 64]; 4] = [plane(0), plane(2), plane(4), plane(6)];
+const PLANES: [[u8; 64]; 4] = [plane(0), plane(2), plane(4), plane(6)];
 
 const fn plane(first: u8) -> [u8; 64] {
     let mut index = [128; 64];

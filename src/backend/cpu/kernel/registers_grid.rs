@@ -1,8 +1,8 @@
 //! The types of `unpack_grid` in registers.
 
 use super::super::simd::wide::Wide;
-use super::matvec::{Dot32, Dot256, Parts};
-use super::registers::{FOURS, IN_ORDER, PLANE_HALVES, PLANES, bytes, dot_sixteens, half, x_of};
+use super::matvec::{Dot32, Dot256};
+use super::registers::{IN_ORDER, PLANE_HALVES, bytes, half};
 use super::unpack_grid::{
     FP4_CODES, Grid, Gridded, IQ4_CODES, IQ4NL, IQ4XS, MXFP4, Q8K, TQ20, iq4_scales,
 };
@@ -29,23 +29,6 @@ impl<T: Grid> Dot256 for Gridded<T> {
     fn factors<S: Wide>(s: S, b: &[u8]) -> [f32; 2] {
         [T::d(s, b), 0.0]
     }
-    #[inline(always)]
-    fn dot<S: Wide>(s: S, b: &[u8], x: &[i8; 256], sums: &[i16; 16]) -> Parts<S> {
-        let scales = T::scales(b);
-        let mut t = s.zero_i();
-        for part in 0..4 {
-            let (words, signs) = T::codes(b, part);
-            // Signs go to x: then magnitudes are codes, and nothing has to be subtracted.
-            let x = x_of(s, x, IN_ORDER[part]);
-            let x = if T::SIGNED { s.negate(x, signs) } else { x };
-            let scale = s.pick16(&scales, &FOURS[part]);
-            t = s.dot_scaled_b(t, s.join_words(words), x, scale);
-        }
-        if !T::SIGNED {
-            t = s.sub_shl::<4>(t, s.dot_sums(&scales, sums));
-        }
-        Parts { t, m: None, d: T::d(s, b), dmin: 0.0 }
-    }
 }
 
 impl Dot256 for TQ20 {
@@ -65,23 +48,6 @@ impl Dot256 for TQ20 {
     fn factors<S: Wide>(s: S, b: &[u8]) -> [f32; 2] {
         [half(s, b, 64), 0.0]
     }
-    #[inline(always)]
-    fn dot<S: Wide>(s: S, b: &[u8], x: &[i8; 256], sums: &[i16; 16]) -> Parts<S> {
-        let t = dot_sixteens(s, Self::codes(s, b), x, &[1; 16], (&PLANE_HALVES, &PLANES));
-        let t = s.sub_shl::<0>(t, s.dot_sums(&[1; 16], sums));
-        Parts { t, m: None, d: half(s, b, 64), dmin: 0.0 }
-    }
-}
-
-/// Lanes of T of codes with 128 added, in order, where each sixteen has a scale.
-#[inline(always)]
-fn dot_signed<S: Wide>(s: S, codes: [S::B; 4], x: &[i8; 256], scales: &[i8; 16]) -> S::I {
-    let mut t = s.zero_i();
-    for part in 0..4 {
-        let scale = s.pick16(scales, &FOURS[part]);
-        t = s.dot_scaled_signed(t, codes[part], x_of(s, x, IN_ORDER[part]), scale);
-    }
-    t
 }
 
 impl Dot256 for Q8K {
@@ -101,11 +67,6 @@ impl Dot256 for Q8K {
     #[inline(always)]
     fn factors<S: Wide>(_: S, b: &[u8]) -> [f32; 2] {
         [f32::from_le_bytes(*bytes(b, 0)), 0.0]
-    }
-    #[inline(always)]
-    fn dot<S: Wide>(s: S, b: &[u8], x: &[i8; 256], _: &[i16; 16]) -> Parts<S> {
-        let t = dot_signed(s, Self::codes(s, b), x, &[1; 16]);
-        Parts { t, m: None, d: f32::from_le_bytes(*bytes(b, 0)), dmin: 0.0 }
     }
 }
 
@@ -127,11 +88,6 @@ impl Dot256 for IQ4XS {
     #[inline(always)]
     fn factors<S: Wide>(s: S, b: &[u8]) -> [f32; 2] {
         [half(s, b, 0), 0.0]
-    }
-    #[inline(always)]
-    fn dot<S: Wide>(s: S, b: &[u8], x: &[i8; 256], _: &[i16; 16]) -> Parts<S> {
-        let t = dot_signed(s, Self::codes(s, b), x, &iq4_scales(b));
-        Parts { t, m: None, d: half(s, b, 0), dmin: 0.0 }
     }
 }
 

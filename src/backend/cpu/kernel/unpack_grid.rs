@@ -6,7 +6,7 @@ use super::super::simd::Simd;
 use super::unpack::{Block32, Block256, Type32, Type256, half_at};
 use crate::quant::fp4::{E2M1_DOUBLED, e8m0_half};
 use crate::quant::grids;
-use crate::quant::iq::{IQ4_VALUES, Iq1M, Iq4Xs, even_signs};
+use crate::quant::iq::{IQ4_VALUES, Iq1M};
 use std::marker::PhantomData;
 use zerocopy::FromBytes;
 
@@ -75,11 +75,20 @@ fn pair(a: [u8; 4], b: [u8; 4]) -> u64 {
     u64::from(u32::from_le_bytes(a)) | u64::from(u32::from_le_bytes(b)) << 32
 }
 
-/// Four times seven bits of signs to 32 signs.
+/// Eight signs a byte from seven: the eighth makes the number of minuses even.
 #[inline(always)]
-fn signs_28(word: u32) -> u64 {
-    let [a, b, c, d] = [0, 7, 14, 21].map(|shift| even_signs(word >> shift));
-    u64::from(u32::from_le_bytes([a, b, c, d]))
+fn even_signs(sevens: u64) -> u64 {
+    let p = sevens ^ (sevens >> 4);
+    let p = p ^ (p >> 2);
+    sevens | ((p ^ (p >> 1)) & 0x0101_0101_0101_0101) << 7
+}
+
+/// Four times seven bits of signs from each of two words.
+#[inline(always)]
+fn signs_28(a: u32, b: u32) -> u64 {
+    let w = u64::from(a) | u64::from(b) << 32;
+    let part = |n: u32| (w & (0x0000_007f_0000_007f << (7 * n))) << n;
+    even_signs(part(0) | part(1) | part(2) | part(3))
 }
 
 /// See [`crate::quant::iq::Iq2Xxs`].
@@ -96,8 +105,8 @@ impl Grid for IQ2XXS {
             let code = if i < 4 { x[i] } else { y[i - 4] };
             u64::from_le_bytes(grids::IQ2_XXS[usize::from(code)])
         });
-        let [low, high] = [x, y].map(|group| signs_28(u32::from_le_bytes(*at(group, 4))));
-        (words, low | high << 32)
+        let [low, high] = [x, y].map(|group| u32::from_le_bytes(*at(group, 4)));
+        (words, signs_28(low, high))
     }
     #[inline(always)]
     fn scales(b: &[u8]) -> [i8; 16] {
@@ -123,9 +132,9 @@ impl Grid for IQ2XS {
         for i in 0..8 {
             let code = u16::from_le_bytes([codes[2 * i], codes[2 * i + 1]]);
             words[i] = u64::from_le_bytes(grids::IQ2_XS[usize::from(code & 511)]);
-            signs |= u64::from(even_signs(u32::from(code >> 9))) << (8 * i);
+            signs |= u64::from(code >> 9) << (8 * i);
         }
-        (words, signs)
+        (words, even_signs(signs))
     }
     #[inline(always)]
     fn scales(b: &[u8]) -> [i8; 16] {
@@ -175,9 +184,8 @@ impl Grid for IQ3XXS {
         let codes: &[u8; 16] = at(b, 2 + 16 * part);
         let grid = |i: usize| grids::IQ3_XXS[usize::from(codes[i])];
         let words = std::array::from_fn(|i| pair(grid(2 * i), grid(2 * i + 1)));
-        let [low, high] =
-            [0, 4].map(|half| signs_28(u32::from_le_bytes(*at(b, 66 + 8 * part + half))));
-        (words, low | high << 32)
+        let [low, high] = [66, 70].map(|from| u32::from_le_bytes(*at(b, from + 8 * part)));
+        (words, signs_28(low, high))
     }
     #[inline(always)]
     fn scales(b: &[u8]) -> [i8; 16] {
@@ -275,6 +283,21 @@ impl Grid for IQ1M {
     }
 }
 
+/// 3^k for digit k of each value of TQ1_0.
+const POWERS: [[u8; 64]; 4] = {
+    const THREE: [u8; 5] = [1, 3, 9, 27, 81];
+    let (mut out, mut i) = ([[0; 64]; 4], 0);
+    while i < 256 {
+        out[i / 64][i % 64] = THREE[match i {
+            0..160 => i / 32,
+            160..240 => (i - 160) / 16,
+            _ => (i - 240) / 4,
+        }];
+        i += 1;
+    }
+    out
+};
+
 /// See [`crate::quant::ternary::Tq1_0`]; 15 more than digits.
 pub struct TQ10;
 impl Grid for TQ10 {
@@ -284,16 +307,26 @@ impl Grid for TQ10 {
     const NAME: &'static str = "tq1_0";
     #[inline(always)]
     fn codes(b: &[u8], part: usize) -> ([u64; 8], u64) {
-        const POWERS: [u8; 5] = [1, 3, 9, 27, 81];
+        let (long, short, rest) = (at::<32>(b, 0), at::<16>(b, 32), at::<4>(b, 48));
         let mut codes = [0; 64];
-        for (i, code) in codes.iter_mut().enumerate() {
-            let (byte, power) = match 64 * part + i {
-                n @ 0..160 => (b[n % 32], n / 32),
-                n @ 160..240 => (b[32 + n % 16], (n - 160) / 16),
-                n => (b[48 + n % 4], (n - 240) / 4 % 4),
-            };
-            let digit = (u16::from(byte.wrapping_mul(POWERS[power])) * 3) >> 8;
-            *code = 15 + digit as u8;
+        let (low, high) = codes.split_at_mut(32);
+        match part {
+            0 | 1 => {
+                low.copy_from_slice(long);
+                high.copy_from_slice(long);
+            }
+            2 => {
+                low.copy_from_slice(long);
+                high.as_chunks_mut().0.fill(*short);
+            }
+            _ => {
+                low.as_chunks_mut().0.fill(*short);
+                high[..16].copy_from_slice(short);
+                high[16..].as_chunks_mut().0.fill(*rest);
+            }
+        }
+        for (code, power) in codes.iter_mut().zip(&POWERS[part % 4]) {
+            *code = 15 + ((u16::from(code.wrapping_mul(*power)) * 3) >> 8) as u8;
         }
         (zerocopy::transmute!(codes), 0)
     }
@@ -355,7 +388,7 @@ const fn plus<const N: i16>(values: [i8; 16]) -> [u8; 16] {
     out
 }
 
-/// See [`Iq4Xs`].
+/// See [`crate::quant::iq::Iq4Xs`].
 pub struct IQ4XS;
 impl Type256 for IQ4XS {
     const BYTES: usize = 136;
@@ -374,11 +407,21 @@ impl Type256 for IQ4XS {
     }
 }
 
-/// The scales of a block of IQ4_XS, of every 16.
+/// The scales of a block of IQ4_XS, of every 16: eight numbers of 6 bits, 32 subtracted.
 #[inline(always)]
 pub fn iq4_scales(b: &[u8]) -> [i8; 16] {
-    let scales = Iq4Xs::ref_from_bytes(b).map_or([0; 8], Iq4Xs::scales);
-    std::array::from_fn(|i| scales[i / 2])
+    let spread = |x: u64, by: u32, mask: u64| (x | x << by) & mask;
+    let high = u64::from(u16::from_le_bytes(*at(b, 2)));
+    let high = spread(spread(high, 24, 0x0000_00ff_0000_00ff), 12, 0x000f_000f_000f_000f);
+    let high = spread(high, 6, 0x0303_0303_0303_0303);
+    let low = u64::from(u32::from_le_bytes(*at(b, 4)));
+    let low = spread(spread(low, 16, 0x0000_ffff_0000_ffff), 8, 0x00ff_00ff_00ff_00ff);
+    let low = spread(low, 4, 0x0f0f_0f0f_0f0f_0f0f);
+    // Bytes minus 32, without a borrow from one to the next.
+    let six = low | high << 4;
+    let scales = ((six | 0x8080_8080_8080_8080) - 0x2020_2020_2020_2020) ^ 0x8080_8080_8080_8080;
+    let scales = scales.to_le_bytes();
+    std::array::from_fn(|i| scales[i / 2].cast_signed())
 }
 
 /// Nibbles through a table of values with `offset` added.
