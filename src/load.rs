@@ -14,7 +14,7 @@ use std::sync::{Arc, Weak};
 
 use crate::backend::cpu::{self, Cpu};
 use crate::backend::reference::Reference;
-use crate::backend::{Backend, KvType, PAGE_TOKENS};
+use crate::backend::{Backend, KvType};
 use crate::engine::{self, Handle, Setup};
 use crate::error::{Code, Error, Field, Result};
 use crate::gguf;
@@ -134,7 +134,6 @@ pub fn load(
         store: Arc::new(tenant),
         files: file.parts().iter().map(|part| part.path.display().to_string()).collect(),
         tokenizer: tokenizer.clone(),
-        kv_pages: n_ctx.div_ceil(PAGE_TOKENS),
         n_ctx,
         max_concurrent: budget::generations(options),
         max_queued: options.max_queued.unwrap_or(MAX_QUEUED),

@@ -120,6 +120,31 @@ test('budget, read-ahead and threads change while generations run, and no token 
   }, WHOLE);
 });
 
+test('memory.kv is shared by as many sessions as it holds, and changes at run time', async () => {
+  const { ram } = await chord.estimate(MODEL, WHOLE);
+  const options = { ...WHOLE, maxConcurrent: 4, memory: { kv: 3 * ram.kv } };
+  await withModel(async (model) => {
+    assert.equal(model.info.contextLength, WHOLE.contextLength);
+    assert.equal(model.stats().kvTokens.total, 3 * 128);
+    const sessions = Array.from({ length: 3 }, () => model.createSession());
+    await Promise.all(
+      sessions.map((session) => session.generate('Once', { ...ANSWER, maxTokens: 90 })),
+    );
+    // Nobody's pages were taken.
+    assert.ok(model.stats().kvTokens.used >= 3 * 90);
+    const short = await rejects(CODE, model.configure({ memory: { kv: ram.kv } }));
+    assert.equal(short.details.memory, 'memory.kv');
+    assert.ok(short.details.required > short.details.available);
+    assert.equal(model.stats().kvTokens.total, 3 * 128);
+    await model.configure({ memory: { kv: 5 * ram.kv } });
+    assert.equal(model.stats().kvTokens.total, 5 * 128);
+    await Promise.all(sessions.map((session) => session.close()));
+    await model.configure({ memory: { kv: 'auto' } });
+    assert.equal(model.stats().kvTokens.total, 128);
+    assert.equal((await model.generate('Once', ANSWER)).usage.completionTokens, 60);
+  }, options);
+});
+
 test('what configure refuses leaves everything as it was', async () => {
   await withModel(async (model) => {
     const { minimum } = await model.estimate();

@@ -88,12 +88,11 @@ fn start(path: &Path, threads: usize, chunk: Option<usize>) -> Subject {
         store,
         files: Vec::new(),
         tokenizer,
-        kv_pages: 64,
         n_ctx: N_CTX,
         max_concurrent: 4,
         max_queued: 16,
         chunk,
-        bounds: Bounds { rows: 512, generations: 4, logits_rows: 64, streams: false },
+        bounds: Bounds { rows: 512, generations: 4, logits_rows: 64, kv_pages: 64, streams: false },
     });
     Subject { handle: handle.expect("a thread"), tokens, seen }
 }

@@ -5,7 +5,7 @@ use crate::engine::command::Reply;
 use crate::engine::inbox::closed;
 use crate::engine::thread::Engine;
 use crate::engine::work::{Task, Work};
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Result};
 
 /// What memory was made for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,6 +16,8 @@ pub struct Bounds {
     pub generations: usize,
     /// Rows of logits beside one for each generation.
     pub logits_rows: usize,
+    /// Pages of the KV cache that may be committed together; at least a sequence's worth.
+    pub kv_pages: usize,
     /// Whether weights are read in every pass: then many rows share one from the first on.
     pub streams: bool,
 }
@@ -53,9 +55,11 @@ impl Engine {
     pub(super) fn change(&mut self) {
         while let Some(Change { bounds, threads, mover, reply }) = self.changes.pop_front() {
             self.backend.trim();
-            let outcome = mover(&mut || {
-                self.attend();
-                self.is_closing
+            let outcome = self.may_keep(bounds.kv_pages).and_then(|()| {
+                mover(&mut || {
+                    self.attend();
+                    self.is_closing
+                })
             });
             let outcome = outcome.and_then(|()| match threads {
                 Some(threads) => self.backend.set_threads(threads),
@@ -65,11 +69,27 @@ impl Engine {
                 outcome.map_err(|error| if self.is_closing { closed("model") } else { error });
             if outcome.is_ok() {
                 self.bounds = bounds;
+                self.pool.resize(bounds.kv_pages);
                 self.pace.bound(bounds.rows, bounds.streams);
             }
             self.publish();
             reply(outcome);
         }
+    }
+
+    /// Whether so many pages are enough for what sessions hold.
+    fn may_keep(&self, pages: usize) -> Result<()> {
+        let (used, each) = (self.pool.used(), self.backend.page_bytes() as u64);
+        if used <= pages {
+            return Ok(());
+        }
+        let (required, available) = (used as u64 * each, pages as u64 * each);
+        let text = format!(
+            "memory.kv: sessions hold {required} bytes, {available} are to be left; close or \
+             rewind some first"
+        );
+        let error = Error::new(Code::InsufficientMemory, text).with("memory", "memory.kv");
+        Err(error.with("required", required).with("available", available))
     }
 
     /// Rows that a work may have in the next pass, as one of `scores` that share what there is for

@@ -48,8 +48,6 @@ pub struct Setup {
     pub files: Vec<String>,
     /// How tokens become text.
     pub tokenizer: Arc<dyn Vocabulary>,
-    /// Pages of the KV cache that may be committed together; at least `n_ctx` tokens' worth.
-    pub kv_pages: usize,
     /// Tokens that a sequence may hold.
     pub n_ctx: usize,
     /// Generations stepped together that were asked for; with those that wait, all that there are.

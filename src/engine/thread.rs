@@ -72,8 +72,8 @@ impl Engine {
     fn new(setup: Setup, inbox: Arc<Inbox>, stats: SharedStats) -> Self {
         Engine {
             pace: Pace::new(setup.chunk, setup.bounds.rows, setup.bounds.streams),
-            pool: Pool::new(setup.kv_pages),
-            n_ctx: setup.n_ctx.min(setup.kv_pages * PAGE_TOKENS),
+            pool: Pool::new(setup.bounds.kv_pages),
+            n_ctx: setup.n_ctx.min(setup.bounds.kv_pages * PAGE_TOKENS),
             bounds: setup.bounds,
             changes: VecDeque::new(),
             backend: setup.backend,

@@ -208,5 +208,6 @@ fn count(threads: Option<usize>) -> usize {
 #[must_use]
 pub fn bounds(placement: &Placement) -> Bounds {
     let place::Size { rows, generations, logits_rows } = placement.size;
-    Bounds { rows, generations, logits_rows, streams: placement.streamed.is_some() }
+    let (kv_pages, streams) = (placement.kv_pages, placement.streamed.is_some());
+    Bounds { rows, generations, logits_rows, kv_pages, streams }
 }

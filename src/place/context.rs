@@ -41,8 +41,9 @@ impl Context {
                 return Err(short("memory.kv", whole, budget));
             }
             (None, Some(budget)) if budget < one => return Err(short("memory.kv", one, budget)),
-            (None, Some(budget)) => context.bytes(context.tokens(budget)),
-            (Some(_), _) => whole,
+            // Whole pages, shared by as many sessions as they hold.
+            (_, Some(budget)) => budget - budget % page_bytes,
+            (Some(_), None) => whole,
             (None, None) => context.bytes(full.min(N_CTX_LEAST)),
         };
         if request.n_ctx.is_some() || request.kv_bytes.is_some() {
@@ -58,8 +59,7 @@ impl Context {
 
     /// Tokens that so many bytes hold, up to a full session.
     pub fn tokens(&self, bytes: u64) -> usize {
-        let pages = usize::try_from(bytes / self.page_bytes).unwrap_or(usize::MAX);
-        pages.saturating_mul(self.page_tokens).min(self.full)
+        self.pages(bytes).saturating_mul(self.page_tokens).min(self.full)
     }
 
     /// Tokens that all sequences hold together, at most.
@@ -69,7 +69,12 @@ impl Context {
 
     /// Pages at most.
     pub fn most_pages(&self) -> usize {
-        self.full.div_ceil(self.page_tokens)
+        self.full.div_ceil(self.page_tokens).max(self.pages(self.most.unwrap_or(0)))
+    }
+
+    /// Pages that so many bytes hold.
+    pub fn pages(&self, bytes: u64) -> usize {
+        usize::try_from(bytes / self.page_bytes).unwrap_or(usize::MAX)
     }
 
     /// Bytes that it should have of a budget: a full session, at most a quarter.

@@ -101,6 +101,8 @@ pub struct Placement {
     pub budget: Budget,
     /// Tokens that a session may hold.
     pub n_ctx: usize,
+    /// Pages of the KV cache, for all sessions together.
+    pub kv_pages: usize,
     /// How large a pass may be.
     pub size: Size,
     /// Bytes of weights that a pass reads once all pins are there; of experts, what a row's take
@@ -145,16 +147,19 @@ pub fn place(plan: &Plan, units: &Units, request: &Request) -> Result<Placement>
     let size = passes.take(limit, &mut spare);
     let more = spare.min(context.wanted(limit) - context.roomy(limit));
     spare -= more;
-    let n_ctx = context.tokens(context.least + some + more);
+    let kv_bytes = context.least + some + more;
+    let n_ctx = context.tokens(kv_bytes);
+    let kv_pages = context.pages(kv_bytes);
     let budget = Budget {
         limit: request.limit,
         weights: all,
-        kv: context.bytes(n_ctx),
+        kv: kv_pages as u64 * request.page_bytes.max(1),
         activations: passes.bytes(size),
         scratch: request.scratch_bytes,
         ..Budget::default()
     };
-    let mapped = Placement { streamed: None, budget, n_ctx, size, bytes_per_pass: 0, minimum };
+    let mapped =
+        Placement { streamed: None, budget, n_ctx, kv_pages, size, bytes_per_pass: 0, minimum };
     if maps {
         return Ok(mapped);
     }

@@ -247,7 +247,6 @@ pub fn start(shape: Shape) -> (Handle, Arc<Control>) {
         store: Arc::new(NoWeights),
         files: Vec::new(),
         tokenizer: Arc::new(Letters),
-        kv_pages: shape.kv_pages,
         n_ctx: shape.n_ctx,
         max_concurrent: shape.max_concurrent,
         max_queued: shape.max_queued,
@@ -256,6 +255,7 @@ pub fn start(shape: Shape) -> (Handle, Arc<Control>) {
             rows: 512,
             generations: shape.max_concurrent,
             logits_rows: 64,
+            kv_pages: shape.kv_pages,
             streams: false,
         },
     };

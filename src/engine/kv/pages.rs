@@ -12,20 +12,37 @@ pub struct Pool {
     free: Vec<PageId>,
     /// Pages with memory and no owner.
     limbo: Vec<PageId>,
+    /// Pages that may have memory.
+    most: usize,
 }
 
 impl Pool {
     /// A pool of `pages` free pages.
     #[must_use]
     pub fn new(pages: usize) -> Self {
-        let count = u32::try_from(pages).unwrap_or(u32::MAX);
-        let free = (0..count).rev().map(PageId).collect();
-        Pool { owners: vec![0; count as usize], free, limbo: Vec::new() }
+        let mut pool = Pool { owners: Vec::new(), free: Vec::new(), limbo: Vec::new(), most: 0 };
+        pool.resize(pages);
+        pool
+    }
+
+    /// Another number of pages; those in use stay.
+    pub fn resize(&mut self, pages: usize) {
+        let more = u32::try_from(pages).unwrap_or(u32::MAX);
+        let have = self.owners.len() as u32;
+        self.most = pages;
+        if more > have {
+            self.owners.resize(more as usize, 0);
+            // The old ones go first.
+            self.free.splice(0..0, (have..more).rev().map(PageId));
+        }
     }
 
     /// A page with memory and one owner; none if the pool is empty. Only between passes.
     pub fn take(&mut self, backend: &mut dyn Backend) -> Result<Option<PageId>> {
         self.settle(backend);
+        if self.available() == 0 {
+            return Ok(None);
+        }
         let Some(page) = self.free.pop() else { return Ok(None) };
         if let Err(error) = backend.page_commit(page) {
             self.free.push(page);
@@ -69,7 +86,7 @@ impl Pool {
     /// Pages that can be taken.
     #[must_use]
     pub fn available(&self) -> usize {
-        self.free.len() + self.limbo.len()
+        self.most.saturating_sub(self.used())
     }
 
     /// Pages with memory.
@@ -81,7 +98,7 @@ impl Pool {
     /// Pages with an owner.
     #[must_use]
     pub fn used(&self) -> usize {
-        self.owners.len() - self.available()
+        self.owners.len() - self.free.len() - self.limbo.len()
     }
 
     /// Pages with several owners.
@@ -93,7 +110,7 @@ impl Pool {
     /// All pages.
     #[must_use]
     pub fn total(&self) -> usize {
-        self.owners.len()
+        self.most
     }
 
     fn set_owners(&mut self, page: PageId, owners: u32) {
