@@ -235,7 +235,10 @@ fn check_devices(options: &LoadOptions) -> Result<()> {
 
 fn backend(options: &LoadOptions, plan: &Arc<Plan>) -> Result<Box<dyn Backend>> {
     match options.engine {
-        Engine::Reference => Ok(Box::new(Reference::new(plan.clone())?)),
+        Engine::Reference => {
+            let config = cpu_config(options);
+            Ok(Box::new(Reference::new(plan.clone(), config.kv_k, config.kv_v)?))
+        }
         Engine::Cpu => Ok(Box::new(Cpu::new(plan.clone(), cpu_config(options))?)),
     }
 }

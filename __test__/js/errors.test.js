@@ -105,6 +105,21 @@ test('a model without a template cannot chat, but generates', async () => {
   await model.close();
 });
 
+test('a KV type that a head size does not allow is refused by name', async () => {
+  const data = fs.readFileSync(MODEL);
+  const set = (key, value) => data.writeUInt32LE(value, data.indexOf(key) + key.length + 4);
+  set('llama.attention.head_count', 16);
+  set('llama.attention.head_count_kv', 8);
+  set('llama.rope.dimension_count', 16);
+  const path = write('narrow.gguf', data);
+  await (await chord.loadModel(path, { kvType: 'bf16' })).close();
+  for (const kvType of ['q8_0', 'q4_0', { k: 'f16', v: 'q4_0' }]) {
+    const error = await rejects('ERR_INVALID_ARG', chord.loadModel(path, { kvType }));
+    assert.equal(error.details.name, 'kvType');
+    assert.match(error.message, /heads of 16 values/);
+  }
+});
+
 test('memory that is not there is refused before it is taken', async () => {
   const error = await rejects(
     'ERR_INSUFFICIENT_MEMORY',

@@ -76,6 +76,26 @@ test('a fork goes its own way', async () => {
   await Promise.all([session.close(), fork.close()]);
 });
 
+test('forks and rewinds keep to the text with every KV type', async () => {
+  const kept = [];
+  for (const kvType of ['f32', 'f16', 'bf16', 'q8_0', 'q4_0', { k: 'q8_0', v: 'q4_0' }]) {
+    const other = await chord.loadModel(MODEL, { kvType });
+    const session = other.createSession();
+    const first = await session.generate('Once upon a time', TURN);
+    const fork = session.fork();
+    const second = await session.generate(' Then', TURN);
+    assert.deepEqual((await fork.generate(' Then', TURN)).tokens, second.tokens);
+    fork.rewind(first.usage.promptTokens + 3);
+    fork.rewind(0);
+    assert.deepEqual((await fork.generate('Once upon a time', TURN)).tokens, first.tokens);
+    kept.push(other.stats().ram.kv);
+    await other.close();
+  }
+  const [f32, f16, bf16, q8, q4] = kept;
+  assert.ok(f32 > 1.8 * f16 && f16 === bf16, `${kept}`);
+  assert.ok(q8 < 0.6 * f16 && q4 < 0.36 * f16, `${kept}`);
+});
+
 test('rewind forgets tokens', async () => {
   const session = model.createSession();
   const first = await session.generate('Once upon a time', TURN);

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use node_chord::backend::cpu::{Config, Cpu};
+use node_chord::backend::reference::Reference;
 use node_chord::backend::{Backend, Batch, KvType, Probe};
 use node_chord::error::{Code, Result};
 use node_chord::plan::{GroupId, NormKind, Op, Plan, RopeKind, Step, WeightId};
@@ -107,6 +108,20 @@ fn the_cpu_backend_stays_within_the_tolerance_of_every_step() {
 }
 
 #[test]
+fn a_kv_type_means_what_the_reference_keeps_of_it() {
+    // A number beside a border may be rounded to either side, so each is a step off at times.
+    let types = KvType::ALL.into_iter().zip([0.0, 5e-4, 4e-3, 8e-3, 0.14]);
+    let Some(model) = chord("chord-5m-Q4_K_M") else { return };
+    for (kind, rounding) in types {
+        let config = Config { threads: Some(2), tier: None, kv_k: kind, kv_v: kind };
+        let mut a = Reference::new(model.plan.clone(), kind, kind).expect("a reference");
+        let mut b = Cpu::new(model.plan.clone(), config).expect("a CPU");
+        let report = rounded(&model, &TOKENS, rounding, &mut a, &mut b).expect("a report");
+        assert_eq!(report.difference, None, "{kind:?}");
+    }
+}
+
+#[test]
 fn tokens_beyond_the_vocabulary_and_none_at_all_are_refused() {
     let model = toy("llama");
     for tokens in [&[][..], &[5, 272][..]] {
@@ -135,13 +150,24 @@ fn compare(model: &Model, mut other: Box<dyn Backend>) -> Report {
 }
 
 fn with(model: &Model, tokens: &[u32], a: &mut dyn Backend, b: &mut dyn Backend) -> Result<Report> {
+    rounded(model, tokens, 0.0, a, b)
+}
+
+/// The same, where stored keys and values may be rounded apart.
+fn rounded(
+    model: &Model,
+    tokens: &[u32],
+    kv_rounding: f64,
+    a: &mut dyn Backend,
+    b: &mut dyn Backend,
+) -> Result<Report> {
     let slices = model.slices();
     let setup = Setup {
         plan: model.plan.clone(),
         weights: &|_, use_lease| use_lease(&Lease::new(&slices)),
         tokens,
         rows: 7,
-        kv_rounding: 0.0,
+        kv_rounding,
         cancelled: &|| false,
     };
     run(&setup, a, b)

@@ -14,7 +14,7 @@ use node_chord::backend::cpu::table::Table;
 use node_chord::quant::TensorType;
 
 /// Numbers between two pages that nobody may touch, as close to one of them as asked.
-struct Guarded<T> {
+pub struct Guarded<T> {
     map: *mut u8,
     bytes: usize,
     start: *mut T,
@@ -24,7 +24,7 @@ struct Guarded<T> {
 const PAGE: usize = 4096;
 
 impl<T: Copy> Guarded<T> {
-    fn new(values: &[T], at_end: bool) -> Self {
+    pub fn new(values: &[T], at_end: bool) -> Self {
         let used = size_of_val(values);
         let bytes = used.next_multiple_of(PAGE) + 2 * PAGE;
         // SAFETY: an anonymous mapping of our own; its first and last page become untouchable.
@@ -43,12 +43,12 @@ impl<T: Copy> Guarded<T> {
         }
     }
 
-    fn get(&self) -> &[T] {
+    pub fn get(&self) -> &[T] {
         // SAFETY: `len` values were written there.
         unsafe { std::slice::from_raw_parts(self.start, self.len) }
     }
 
-    fn get_mut(&mut self) -> &mut [T] {
+    pub fn get_mut(&mut self) -> &mut [T] {
         // SAFETY: as above, borrowed mutably.
         unsafe { std::slice::from_raw_parts_mut(self.start, self.len) }
     }
@@ -62,7 +62,7 @@ impl<T> Drop for Guarded<T> {
 }
 
 /// A generator good enough for tests.
-struct Random(u64);
+pub struct Random(pub u64);
 
 impl Random {
     fn next(&mut self) -> u64 {
@@ -70,7 +70,7 @@ impl Random {
         self.0 >> 33
     }
 
-    fn float(&mut self) -> f32 {
+    pub fn float(&mut self) -> f32 {
         (self.next() % 20_001) as f32 / 10_000.0 - 1.0
     }
 }

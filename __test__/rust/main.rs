@@ -3,6 +3,7 @@
 #![allow(clippy::needless_range_loop, clippy::type_complexity, reason = "tables of cases")]
 
 mod arch;
+mod attend;
 mod cpu;
 mod determinism;
 mod diff;

@@ -6,7 +6,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use node_chord::backend::{Backend, Batch, PAGE_TOKENS, PageId, Row};
+use node_chord::backend::{Backend, Batch, KvType, PAGE_TOKENS, PageId, Row};
 use node_chord::gguf::File;
 use node_chord::model;
 use node_chord::plan::{Plan, ValueId};
@@ -17,7 +17,8 @@ pub type Make = fn(Arc<Plan>) -> Box<dyn Backend>;
 
 /// The reference backend.
 pub fn reference(plan: Arc<Plan>) -> Box<dyn Backend> {
-    Box::new(node_chord::backend::reference::Reference::new(plan).expect("a checked plan"))
+    let (k, v) = (KvType::F32, KvType::F32);
+    Box::new(node_chord::backend::reference::Reference::new(plan, k, v).expect("a checked plan"))
 }
 
 /// A path below the repository's root.

@@ -3,7 +3,10 @@
 
 pub mod cpu;
 pub mod finite;
+mod kv_type;
 pub mod reference;
+
+pub use kv_type::{KV_BLOCK, KvType, rotated_together};
 
 use crate::error::Result;
 use crate::plan::{GroupId, ValueId};
@@ -15,17 +18,6 @@ pub const PAGE_TOKENS: usize = 32;
 /// A page of the KV cache, numbered by the engine; the backend owns its memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct PageId(pub u32);
-
-/// How KV cache entries are stored.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum KvType {
-    /// 32-bit float.
-    F32,
-    /// 16-bit float.
-    F16,
-    /// bfloat16.
-    BF16,
-}
 
 /// One token of a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -34,7 +34,7 @@ export function read<T extends Table>(table: T, options: unknown, prefix = ''): 
 
 /** The largest context that the addon plans for. */
 const CONTEXT_MAX = 2 ** 24;
-const KV_TYPES = ['f32', 'f16', 'bf16'] as const;
+const KV_TYPES = ['f32', 'f16', 'bf16', 'q8_0', 'q4_0'] as const;
 const DEVICE = /^(cpu|cuda|vulkan|metal|dx12)(:\d{1,4})?$/;
 
 const abortable = { signal: rule(is.signal) };

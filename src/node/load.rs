@@ -61,9 +61,9 @@ pub struct NativeLoadOptions {
     pub device: Option<Vec<String>>,
     /// Tokens a session may hold.
     pub context_length: Option<u32>,
-    /// `f32`, `f16` or `bf16`.
+    /// `f32`, `f16`, `bf16`, `q8_0` or `q4_0`.
     pub kv_type_k: String,
-    /// `f32`, `f16` or `bf16`.
+    /// As for keys.
     pub kv_type_v: String,
     /// CPU threads.
     pub threads: Option<u32>,

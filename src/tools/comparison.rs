@@ -53,7 +53,7 @@ fn backend(
     let threads = request.get("threads").and_then(Value::as_u64);
     let tier = request.get("cpu").and_then(Value::as_str).filter(|tier| *tier != "auto");
     match name {
-        "reference" => Ok(Box::new(Reference::new(plan.clone())?)),
+        "reference" => Ok(Box::new(Reference::new(plan.clone(), KvType::F32, KvType::F32)?)),
         "cpu" => {
             let config = cpu::Config {
                 threads: threads.and_then(|threads| usize::try_from(threads).ok()),

@@ -39,8 +39,7 @@ pub fn inspect(path: &Path, cancel: &AtomicBool) -> Result<Inspection> {
 
 /// A type of the KV cache by its name. Errors: `ERR_INVALID_ARG`.
 pub fn kv_type(name: &str) -> Result<KvType> {
-    let types = [("f32", KvType::F32), ("f16", KvType::F16), ("bf16", KvType::BF16)];
-    let found = types.into_iter().find(|(known, _)| *known == name).map(|(_, kind)| kind);
+    let found = KvType::ALL.into_iter().find(|kind| kind.name() == name);
     found.ok_or_else(|| Error::internal("kvType", format!("'{name}' was not refused")))
 }
 

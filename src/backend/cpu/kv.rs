@@ -1,62 +1,59 @@
 //! Memory of the KV cache: pages of 32 tokens over all layers, made and freed one by one. A layer
-//! has two sections, aligned to 64 bytes: k `[n_head_kv][head_dim_k][32 tokens]`, then
-//! v `[n_head_kv][32 tokens][head_dim_v]`. With the token innermost, scores of 32 keys are lanes
-//! of two vectors and need no sums across lanes.
+//! has two sections, aligned to 64 bytes: keys, then values, a head after the other. How a head
+//! lies in memory is the matter of `kernel::attend`.
 
-use super::kernel::attend::{KvLayerView, PageView, append_keys, append_values};
+use super::kernel::attend::append::{Append, Head};
+use super::kernel::attend::{KvLayerView, PageView};
 use super::kernel::buffer::Buffer;
 use super::simd::Tier;
+use super::slabs::Slabs;
 use crate::backend::{KvType, PAGE_TOKENS, PageId};
-use crate::error::{Code, Error, Result};
+use crate::error::{Error, Result};
 use crate::plan::{KvLayer, KvLayerId};
-
-/// Bytes of one stored number.
-#[must_use]
-pub fn kv_bytes(kind: KvType) -> usize {
-    match kind {
-        KvType::F32 => 4,
-        KvType::F16 | KvType::BF16 => 2,
-    }
-}
+use std::ops::Range;
 
 /// Where a layer's keys and values lie in a page, in bytes.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Place {
     layer: KvLayer,
-    k: usize,
-    v: usize,
+    k: Range<usize>,
+    v: Range<usize>,
 }
 
 /// All pages.
 pub struct Pages {
     kinds: [KvType; 2],
     places: Vec<Place>,
-    page_bytes: usize,
-    pages: Vec<Option<Buffer<u8>>>,
+    memory: Slabs,
+    head: Head,
 }
 
 impl Pages {
     /// No pages yet, for these layers.
-    #[must_use]
-    pub fn new(layers: &[KvLayer], kv_k: KvType, kv_v: KvType) -> Self {
-        let mut at = 0;
+    ///
+    /// # Errors
+    /// `ERR_INVALID_ARG` for a type that a head size does not allow.
+    pub fn new(layers: &[KvLayer], kv_k: KvType, kv_v: KvType) -> Result<Self> {
+        KvType::check(layers, kv_k, kv_v)?;
+        let mut at: usize = 0;
         let mut places = Vec::new();
         for layer in layers {
-            let mut section = |width: usize, kind| {
-                let start = at;
-                at += (layer.n_head_kv * PAGE_TOKENS * width * kv_bytes(kind)).next_multiple_of(64);
-                start
+            let mut section = |head_dim: usize, kind: KvType| {
+                let start = at.next_multiple_of(64);
+                at = start + layer.n_head_kv * PAGE_TOKENS * kind.head_bytes(head_dim);
+                start..at
             };
             let (k, v) = (section(layer.head_dim_k, kv_k), section(layer.head_dim_v, kv_v));
             places.push(Place { layer: *layer, k, v });
         }
-        Pages { kinds: [kv_k, kv_v], places, page_bytes: at, pages: Vec::new() }
+        let memory = Slabs::new(at.next_multiple_of(64));
+        Ok(Pages { kinds: [kv_k, kv_v], places, memory, head: Head::default() })
     }
 
-    /// Bytes of a page.
+    /// Bytes of a page, all in all.
     #[must_use]
     pub fn page_bytes(&self) -> usize {
-        self.page_bytes
+        self.memory.page_bytes()
     }
 
     /// Makes memory for a page; nothing happens if it has some.
@@ -64,66 +61,44 @@ impl Pages {
     /// # Errors
     /// `ERR_INSUFFICIENT_MEMORY`.
     pub fn commit(&mut self, page: PageId) -> Result<()> {
-        let index = page.0 as usize;
-        let refused = |_| {
-            let text = format!("no memory for KV page {index} of {} bytes", self.page_bytes);
-            Error::new(Code::InsufficientMemory, text).with("neededBytes", self.page_bytes)
-        };
-        if index >= self.pages.len() {
-            let more = index + 1 - self.pages.len();
-            self.pages.try_reserve(more).map_err(refused)?;
-            self.pages.resize_with(index + 1, || None);
-        }
-        if let Some(slot) = self.pages.get_mut(index).filter(|slot| slot.is_none()) {
-            *slot = Some(Buffer::new(self.page_bytes)?);
-        }
-        Ok(())
+        self.memory.commit(page.0 as usize)
     }
 
     /// Gives a page's memory back.
     pub fn free(&mut self, page: PageId) {
-        if let Some(slot) = self.pages.get_mut(page.0 as usize) {
-            *slot = None;
-        }
+        self.memory.free(page.0 as usize);
     }
 
     /// Whether a page has memory.
     #[must_use]
     pub fn has(&self, page: PageId) -> bool {
-        self.pages.get(page.0 as usize).is_some_and(Option::is_some)
+        self.memory.get(page.0 as usize).is_some()
     }
 
     /// Copies the first tokens of a page. The rest of the target is of no use to anyone.
     ///
     /// # Errors
-    /// `ERR_INTERNAL` if one of them has no memory.
+    /// `ERR_INTERNAL` if one of them has no memory; `ERR_INSUFFICIENT_MEMORY`.
     pub fn copy(&mut self, from: PageId, to: PageId, tokens: usize) -> Result<()> {
         let missing = || Error::internal("kv", format!("copy of page {} to {}", from.0, to.0));
         if from == to || tokens == 0 {
             return Ok(());
         }
         // Tokens are the innermost index of keys, so whole pages are copied.
-        let source =
-            self.pages.get_mut(from.0 as usize).and_then(Option::take).ok_or_else(missing)?;
-        let target = self.pages.get_mut(to.0 as usize).and_then(Option::as_mut);
-        let copied = target.map(|target| target.copy_from_slice(&source));
-        self.pages[from.0 as usize] = Some(source);
-        copied.ok_or_else(missing)
-    }
-
-    /// Bytes of a committed page.
-    fn bytes(&self, page: PageId) -> &[u8] {
-        self.pages.get(page.0 as usize).and_then(Option::as_ref).map_or(&[], |page| page)
+        let source = self.memory.get(from.0 as usize).ok_or_else(missing)?;
+        let mut copy = Buffer::new(source.len())?;
+        copy.copy_from_slice(source);
+        self.memory.get_mut(to.0 as usize).ok_or_else(missing)?.copy_from_slice(&copy);
+        Ok(())
     }
 
     /// One layer of the pages of a sequence, for reading.
     #[must_use]
     pub fn view(&self, layer: KvLayerId, page: PageId) -> PageView<'_> {
         let Some(place) = self.places.get(layer.0 as usize) else { return PageView::EMPTY };
-        let bytes = self.bytes(page);
-        let (k, v) =
-            (place.k..place.k + self.k_bytes(place), place.v..place.v + self.v_bytes(place));
-        PageView { k: bytes.get(k).unwrap_or(&[]), v: bytes.get(v).unwrap_or(&[]) }
+        let bytes = self.memory.get(page.0 as usize).unwrap_or(&[]);
+        let part = |range: &Range<usize>| bytes.get(range.clone()).unwrap_or(&[]);
+        PageView { k: part(&place.k), v: part(&place.v) }
     }
 
     /// What the pages of a layer look like.
@@ -131,14 +106,6 @@ impl Pages {
     pub fn layer(&self, layer: KvLayerId) -> Option<KvLayerView> {
         let place = self.places.get(layer.0 as usize)?;
         Some(KvLayerView { layer: place.layer, k: self.kinds[0], v: self.kinds[1] })
-    }
-
-    fn k_bytes(&self, place: &Place) -> usize {
-        place.layer.n_head_kv * PAGE_TOKENS * place.layer.head_dim_k * kv_bytes(self.kinds[0])
-    }
-
-    fn v_bytes(&self, place: &Place) -> usize {
-        place.layer.n_head_kv * PAGE_TOKENS * place.layer.head_dim_v * kv_bytes(self.kinds[1])
     }
 
     /// Writes keys and values `[n, n_head_kv * head_dim]` of consecutive tokens into a page, the
@@ -150,16 +117,12 @@ impl Pages {
         (page, first): (PageId, usize),
         (k, v): (&[f32], &[f32]),
     ) {
-        let Some(place) = self.places.get(layer.0 as usize).copied() else { return };
-        let (k_range, v_range) =
-            (place.k..place.k + self.k_bytes(&place), place.v..place.v + self.v_bytes(&place));
-        let kinds = self.kinds;
-        let Some(Some(bytes)) = self.pages.get_mut(page.0 as usize) else { return };
-        if let Some(out) = bytes.get_mut(k_range) {
-            append_keys(kinds[0], place.layer, first, k, out);
-        }
-        if let Some(out) = bytes.get_mut(v_range) {
-            append_values(tier, kinds[1], place.layer, first, v, out);
-        }
+        let Some(kv) = self.layer(layer) else { return };
+        let place = &self.places[layer.0 as usize];
+        let Some(bytes) = self.memory.get_mut(page.0 as usize) else { return };
+        let (before, after) = bytes.split_at_mut(place.v.start);
+        let k_out = &mut before[place.k.clone()];
+        let v_out = &mut after[..place.v.len()];
+        tier.call(Append { kv, first, k, v, k_out, v_out, head: &mut self.head });
     }
 }

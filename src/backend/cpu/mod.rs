@@ -9,6 +9,7 @@ pub mod kernel;
 pub mod kv;
 pub mod pool;
 pub mod simd;
+mod slabs;
 pub mod table;
 
 use super::{Backend, Batch, KvType, PAGE_TOKENS, PageId, Probe};
@@ -48,15 +49,15 @@ impl Cpu {
     /// A backend for a plan.
     ///
     /// # Errors
-    /// `ERR_INVALID_ARG` for a tier that this CPU lacks or an impossible number of threads;
-    /// `ERR_INSUFFICIENT_MEMORY`.
+    /// `ERR_INVALID_ARG` for a tier that this CPU lacks, an impossible number of threads or a KV
+    /// type that a head size does not allow; `ERR_INSUFFICIENT_MEMORY`.
     pub fn new(plan: Arc<Plan>, config: Config) -> Result<Self> {
         let tier = match &config.tier {
             Some(name) => simd::Tier::by_name(name)?,
             None => simd::Tier::detect(),
         };
+        let pages = kv::Pages::new(&plan.kv_layers, config.kv_k, config.kv_v)?;
         let (pool, crew) = threads(config.threads)?;
-        let pages = kv::Pages::new(&plan.kv_layers, config.kv_k, config.kv_v);
         let exec = exec::Exec::new(Arc::clone(&plan), table::Table::new(tier), pool, crew)?;
         Ok(Cpu { plan, exec, pages })
     }
@@ -112,7 +113,7 @@ impl Backend for Cpu {
     }
 
     fn page_bytes(&self) -> usize {
-        self.pages.page_bytes()
+        self.pages.page_bytes() + self.exec.page_bytes()
     }
 
     fn scratch_bytes(&self) -> usize {

@@ -1,11 +1,13 @@
-//! Keys and values in pages of f32, and attention over them with its scores written out.
+//! Keys and values in pages of f32, rounded to what their type keeps, and attention over them with
+//! its scores written out.
 
 use std::collections::HashMap;
 
 use candle_core::{D, Device, Tensor};
 
+use super::round::round;
 use super::steps::candle;
-use crate::backend::{Batch, PAGE_TOKENS, PageId};
+use crate::backend::{Batch, KvType, PAGE_TOKENS, PageId};
 use crate::error::{Code, Error, Result};
 use crate::plan::{Attend, KvLayer};
 
@@ -18,12 +20,15 @@ struct PageLayer {
 /// The KV cache of the reference.
 pub struct Kv {
     layers: Vec<KvLayer>,
+    kinds: [KvType; 2],
     pages: HashMap<PageId, Vec<PageLayer>>,
 }
 
 impl Kv {
-    pub fn new(layers: Vec<KvLayer>) -> Self {
-        Kv { layers, pages: HashMap::new() }
+    /// No pages. Errors: `ERR_INVALID_ARG` for a type that a head size does not allow.
+    pub fn new(layers: Vec<KvLayer>, k: KvType, v: KvType) -> Result<Self> {
+        KvType::check(&layers, k, v)?;
+        Ok(Kv { layers, kinds: [k, v], pages: HashMap::new() })
     }
 
     pub fn commit(&mut self, page: PageId) -> Result<()> {
@@ -95,10 +100,12 @@ impl Kv {
             let Some(page) = self.pages.get_mut(&page) else {
                 return Err(Error::internal("attend", "page is not committed"));
             };
-            page[layer].k[at * k_width..][..k_width]
-                .copy_from_slice(&k[index * k_width..][..k_width]);
-            page[layer].v[at * v_width..][..v_width]
-                .copy_from_slice(&v[index * v_width..][..v_width]);
+            let stored = &mut page[layer].k[at * k_width..][..k_width];
+            stored.copy_from_slice(&k[index * k_width..][..k_width]);
+            stored.chunks_exact_mut(a.head_dim_k).for_each(|head| round(self.kinds[0], head));
+            let stored = &mut page[layer].v[at * v_width..][..v_width];
+            stored.copy_from_slice(&v[index * v_width..][..v_width]);
+            stored.chunks_exact_mut(a.head_dim_v).for_each(|head| round(self.kinds[1], head));
         }
         let mut out = Vec::with_capacity(batch.rows.len() * o_width);
         for (index, row) in batch.rows.iter().enumerate() {

@@ -3,11 +3,12 @@
 //! itself, so a row cannot depend on its batch.
 
 mod kv;
+mod round;
 mod steps;
 
 use std::sync::Arc;
 
-use crate::backend::{Backend, Batch, PAGE_TOKENS, PageId, Probe};
+use crate::backend::{Backend, Batch, KvType, PAGE_TOKENS, PageId, Probe};
 use crate::error::{Error, Result};
 use crate::plan::{GroupId, Op, Plan, Step, ValueId};
 use crate::store::Lease;
@@ -25,8 +26,12 @@ pub struct Reference {
 }
 
 impl Reference {
-    /// A backend for one plan. Errors: `ERR_INTERNAL` if the plan breaks its own rules.
-    pub fn new(plan: Arc<Plan>) -> Result<Self> {
+    /// A backend for one plan, its KV cache rounded as these types round.
+    ///
+    /// # Errors
+    /// `ERR_INTERNAL` if the plan breaks its own rules; `ERR_INVALID_ARG` for a type that a head
+    /// size does not allow.
+    pub fn new(plan: Arc<Plan>, kv_k: KvType, kv_v: KvType) -> Result<Self> {
         plan.check()?;
         let mut last_reads = vec![None; plan.values.len()];
         for (group, steps) in plan.groups.iter().enumerate() {
@@ -36,7 +41,7 @@ impl Reference {
                 }
             }
         }
-        let kv = Kv::new(plan.kv_layers.clone());
+        let kv = Kv::new(plan.kv_layers.clone(), kv_k, kv_v)?;
         let values = vec![Vec::new(); plan.values.len()];
         Ok(Reference { plan, kv, batch: Batch::default(), values, last_reads })
     }

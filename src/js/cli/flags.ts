@@ -16,7 +16,7 @@ export const loadFlags: readonly Flag[] = [
   ['--prefetch <groups>', 'groups read ahead while it is streamed, or auto', autoOr(number)],
   ['--io <way>', 'how weights are read: auto, mmap, direct, buffered'],
   ['--context-length <tokens>', 'tokens that a session may hold, or auto', autoOr(number)],
-  ['--kv-type <type>', "how the KV cache is stored: f16, f32, bf16, or 'k,v'", kvType],
+  ['--kv-type <type>', "how the KV cache is stored: f16, f32, bf16, q8_0, q4_0, or 'k,v'", kvType],
   ['--threads <count>', 'threads that compute, or auto', autoOr(number)],
   ['--cpu <tier>', 'kernel tier, or auto'],
   ['--chat-template <jinja>', "chat template instead of the file's own"],

@@ -8,7 +8,6 @@ use super::arena::{self, Arena, Layout};
 use super::crew::Crew;
 use super::kernel::act::GatedAct;
 use super::kernel::acts::ActCache;
-use super::kernel::attend::Scratch;
 use super::kernel::attend::job::{self, Attention, Span};
 use super::kernel::buffer::Buffer;
 use super::kernel::drive;
@@ -24,7 +23,6 @@ use crate::backend::{Batch, PAGE_TOKENS, Probe, Row};
 use crate::error::{Error, Result};
 use crate::plan::{Attend, GroupId, NormKind, Op, Plan, Rope, Step, ValueId, WeightId};
 use crate::store::Lease;
-use parking_lot::Mutex;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -42,7 +40,7 @@ pub struct Exec {
     arena: Arena,
     acts: ActCache,
     experts: experts::Room,
-    scratch: Vec<Mutex<Scratch>>,
+    attention: job::Room,
     /// Steps of each group that run as one.
     runs: Arc<[Vec<Range<usize>>]>,
     /// A norm's weights, a bias: small vectors as f32.
@@ -65,14 +63,14 @@ struct Took {
 }
 
 /// What each thread needs for the plan's attention.
-fn scratch_of(plan: &Plan, threads: usize) -> Result<Vec<Mutex<Scratch>>> {
-    let mut all: Vec<Scratch> = (0..threads).map(|_| Scratch::default()).collect();
+fn room_of(plan: &Plan, threads: usize) -> Result<job::Room> {
+    let mut room = job::Room::new(threads);
     for step in plan.groups.iter().flat_map(|group| &group.steps) {
         if let Op::Attend(attend) = &step.op {
-            all.iter_mut().try_for_each(|scratch| scratch.reserve(attend))?;
+            room.reserve(attend)?;
         }
     }
-    Ok(all.into_iter().map(Mutex::new).collect())
+    Ok(room)
 }
 
 impl Exec {
@@ -81,7 +79,7 @@ impl Exec {
     /// # Errors
     /// `ERR_INSUFFICIENT_MEMORY`.
     pub fn new(plan: Arc<Plan>, table: Table, pool: Pool, crew: Option<Crew>) -> Result<Self> {
-        let scratch = scratch_of(&plan, pool.threads())?;
+        let attention = room_of(&plan, pool.threads())?;
         let mut ropes: Vec<(Rope, Option<WeightId>, Angles, bool)> = Vec::new();
         for step in plan.groups.iter().flat_map(|group| &group.steps) {
             if let Op::Rope(rope) = &step.op {
@@ -102,7 +100,7 @@ impl Exec {
             arena: Arena::default(),
             acts: ActCache::default(),
             experts: experts::Room::default(),
-            scratch,
+            attention,
             vector: Buffer::new(widest.unwrap_or(0))?,
             ropes,
             batch: Batch::default(),
@@ -120,9 +118,17 @@ impl Exec {
 
     /// Bytes of activations and scratch.
     pub fn bytes(&self) -> usize {
-        let scratch: usize = self.scratch.iter().map(|scratch| scratch.lock().bytes()).sum();
         let angles: usize = self.ropes.iter().map(|rope| rope.2.bytes()).sum();
-        self.arena.bytes() + self.acts.bytes() + self.experts.bytes() + scratch + angles
+        self.arena.bytes()
+            + self.acts.bytes()
+            + self.experts.bytes()
+            + self.attention.bytes()
+            + angles
+    }
+
+    /// Bytes that a page of the KV cache may need for attention to it.
+    pub fn page_bytes(&self) -> usize {
+        self.attention.page_bytes()
     }
 
     /// Other threads for the passes to come.
@@ -130,7 +136,7 @@ impl Exec {
     /// # Errors
     /// `ERR_INSUFFICIENT_MEMORY`.
     pub fn set_pool(&mut self, pool: Pool, crew: Option<Crew>) -> Result<()> {
-        self.scratch = scratch_of(&self.plan, pool.threads())?;
+        self.attention = room_of(&self.plan, pool.threads())?;
         (self.pool, self.crew, self.took) = (pool, crew, Took::default());
         Ok(())
     }
@@ -428,8 +434,8 @@ impl Exec {
         let pages = &*pages;
         let sequences = &self.batch.sequences;
         let page = |sequence: usize, tile: usize| pages.view(attend.kv, sequences[sequence][tile]);
-        let job = Attention { attend, kv, q, spans: &self.spans, scratch: &self.scratch };
-        job::attend((tier, &mut self.pool), &job, &page, out)
+        let job = Attention { attend, kv, q, spans: &self.spans };
+        job::attend((tier, &mut self.pool), &mut self.attention, &job, &page, out)
     }
 }
 

@@ -1,34 +1,52 @@
-//! Attention over a paged KV cache: online softmax over tiles of 32 keys (a page), no score matrix.
+//! Attention over a paged KV cache in tiles of 256 keys (8 pages), no score matrix beyond a tile.
 //!
-//! For one query row and head, tiles in order of position:
+//! For one query row and head, every tile by itself, from its place in the sequence:
 //! ```text
-//! s[j] = scale * sum over d of q[d] k[d][j]        lanes are keys, d in order
-//! m' = max(m, max s); c = e^(m - m'); p = e^(s - m')
-//! l = l c + sum p;  o = o c, then o = fma(p[j], v[j], o) for the keys j in order
+//! s[j] = sum over d of (q[d] scale log2 e) k[d][j]     lanes are keys, d in order
+//! m = max s; p = 2^(s - m); l = sum p                  lanes first, then by halves
+//! o = sum over j of p[j] v[j]                          fma, keys j in order
 //! ```
-//! and o / l in the end. Rows and heads that share a kv head share the conversion of its tiles;
-//! none of this changes a row's bits. Source: Milakov and Gimelshein 2018, Dao et al. 2022.
+//! then tiles are folded in order of position: (m, l, o) and the next (m', l', o') become
+//! M = max(m, m'), a = 2^(m - M), b = 2^(m' - M), l a + l' b, o a + o' b; and o / l in the end.
+//! Who computes a tile, and with which other queries, changes no bit: long contexts of single rows
+//! are cut between tiles, and many queries share the conversion of a tile to f32.
+//! Source: Milakov and Gimelshein 2018; Dao et al. 2022, 2023 (split over keys).
 
+pub mod append;
 pub mod job;
+mod stored;
+mod tile;
 
-use super::super::simd::{Kernel, LANES, Simd, Tier};
+use super::super::simd::{Kernel, LANES, Simd};
 use super::buffer::Buffer;
-use super::math::{exp, load_padded, store_padded};
-use super::stripe::Shared;
-use crate::backend::{KvType, PAGE_TOKENS};
+use super::float::{BF16, F16, F32};
+use super::hadamard::rotate;
+use super::math::{load_padded, store_padded};
+use crate::backend::{KV_BLOCK, KvType, PAGE_TOKENS};
 use crate::error::Result;
 use crate::plan::{Attend, KvLayer};
-use half::{bf16, f16};
+use std::ops::Range;
+use stored::{Each, Q4, Q8, Stored, Values};
+use tile::{Fold, Queries, Tile, fold_state, fold_tile, fold_values};
+use zerocopy::IntoBytes;
 
-/// Query rows of one item of work.
-pub const ROWS: usize = 16;
+/// Pages of a tile.
+pub const TILE_PAGES: usize = 8;
+/// Keys of a tile.
+pub const TILE: usize = TILE_PAGES * PAGE_TOKENS;
+/// Largest score, sum, and what keeps lines aligned.
+const LINE_STATE: usize = LANES;
+/// Queries that an item should have, so that converting its tiles costs little.
+const QUERIES: usize = 128;
+/// Most rows of an item.
+const ROWS_MAX: usize = 64;
 
 /// One layer of one page.
 #[derive(Clone, Copy, Debug)]
 pub struct PageView<'a> {
-    /// `[n_head_kv][head_dim_k][32]`.
+    /// A head after the other, see `stored`.
     pub k: &'a [u8],
-    /// `[n_head_kv][32][head_dim_v]`.
+    /// Likewise.
     pub v: &'a [u8],
 }
 
@@ -48,95 +66,29 @@ pub struct KvLayerView {
     pub v: KvType,
 }
 
-/// Writes keys `[n, n_head_kv * head_dim]` into slots `first..` of a page.
-pub fn append_keys(kind: KvType, layer: KvLayer, first: usize, k: &[f32], out: &mut [u8]) {
-    let (width, dim) = (layer.n_head_kv * layer.head_dim_k, layer.head_dim_k);
-    let size = super::super::kv::kv_bytes(kind);
-    for (i, line) in out.chunks_exact_mut(PAGE_TOKENS * size).enumerate().take(width) {
-        debug_assert!(i / dim < layer.n_head_kv);
-        let rows = k.iter().skip(i).step_by(width);
-        for (slot, x) in line.chunks_exact_mut(size).skip(first).zip(rows) {
-            match kind {
-                KvType::F32 => slot.copy_from_slice(&x.to_le_bytes()),
-                KvType::F16 => slot.copy_from_slice(&f16::from_f32(*x).to_le_bytes()),
-                KvType::BF16 => slot.copy_from_slice(&bf16::from_f32(*x).to_le_bytes()),
-            }
-        }
-    }
+/// Query rows of one item of work.
+#[must_use]
+pub fn rows_of(attend: &Attend) -> usize {
+    let group = (attend.n_head / attend.n_head_kv.max(1)).max(1);
+    (QUERIES / group).clamp(1, ROWS_MAX)
 }
 
-/// Writes values `[n, n_head_kv * head_dim]` into slots `first..` of a page.
-pub fn append_values(
-    tier: Tier,
-    kind: KvType,
-    layer: KvLayer,
-    first: usize,
-    v: &[f32],
-    out: &mut [u8],
-) {
-    let dim = layer.head_dim_v;
-    let bytes = dim * super::super::kv::kv_bytes(kind);
-    for (t, row) in v.chunks_exact(layer.n_head_kv * dim).enumerate() {
-        for (h, x) in row.chunks_exact(dim).enumerate() {
-            let at = (h * PAGE_TOKENS + first + t) * bytes;
-            if let Some(out) = out.get_mut(at..at + bytes) {
-                tier.call(Store { kind, x, out });
-            }
-        }
-    }
+/// Numbers of a query's line: values, padded, then largest score and sum.
+fn line_width(attend: &Attend) -> usize {
+    attend.head_dim_v.next_multiple_of(KV_BLOCK) + LINE_STATE
 }
 
-/// f32 to a KV type.
-struct Store<'a> {
-    kind: KvType,
-    x: &'a [f32],
-    out: &'a mut [u8],
-}
-
-impl Kernel for Store<'_> {
-    type Out = ();
-
-    #[inline(always)]
-    fn run<S: Simd>(self, s: S) {
-        match self.kind {
-            KvType::F32 => {
-                for (out, x) in self.out.as_chunks_mut::<4>().0.iter_mut().zip(self.x) {
-                    *out = x.to_le_bytes();
-                }
-            }
-            KvType::F16 => {
-                let (whole, rest) = self.x.as_chunks::<LANES>();
-                let (out, out_rest) = self.out.as_chunks_mut::<32>();
-                for (x, out) in whole.iter().zip(out) {
-                    s.store_f16(s.load(x), out);
-                }
-                for (out, x) in out_rest.as_chunks_mut::<2>().0.iter_mut().zip(rest) {
-                    *out = f16::from_f32(*x).to_le_bytes();
-                }
-            }
-            KvType::BF16 => {
-                for (out, x) in self.out.as_chunks_mut::<2>().0.iter_mut().zip(self.x) {
-                    *out = bf16::from_f32(*x).to_le_bytes();
-                }
-            }
-        }
-    }
-}
-
-/// What one worker needs: a tile's keys and values as f32, and the state of the queries.
+/// What one worker needs.
 #[derive(Default)]
 pub struct Scratch {
+    /// A tile's keys as f32: `[8 pages][head_dim_k][32]`.
     k: Buffer<f32>,
+    /// A tile's values as f32: `[8 pages][32][head_dim_v, padded]`.
     v: Buffer<f32>,
-    o: Buffer<f32>,
-    state: Vec<State>,
-}
-
-/// Running maximum and sum of a query.
-#[derive(Clone, Copy)]
-struct State {
-    m: f32,
-    l: f32,
+    /// Queries, transposed in blocks.
+    q: Buffer<f32>,
+    /// A line a query.
+    lines: Buffer<f32>,
 }
 
 impl Scratch {
@@ -145,297 +97,318 @@ impl Scratch {
     /// # Errors
     /// `ERR_INSUFFICIENT_MEMORY`.
     pub fn reserve(&mut self, attend: &Attend) -> Result<()> {
-        let queries = ROWS * attend.n_head / attend.n_head_kv.max(1);
-        self.k.grow(attend.head_dim_k * PAGE_TOKENS)?;
-        self.v.grow(padded(attend.head_dim_v) * PAGE_TOKENS)?;
-        self.o.grow(padded(attend.head_dim_v) * queries)?;
-        self.state.reserve(queries);
-        Ok(())
+        let queries = rows_of(attend) * attend.n_head / attend.n_head_kv.max(1);
+        self.k.grow(attend.head_dim_k * TILE)?;
+        self.v.grow(attend.head_dim_v.next_multiple_of(KV_BLOCK) * TILE)?;
+        self.q.grow((queries + 1) * attend.head_dim_k)?;
+        self.lines.grow(line_width(attend) * queries)
     }
 
     /// Bytes held.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        self.k.bytes() + self.v.bytes() + self.o.bytes()
+        self.k.bytes() + self.v.bytes() + self.q.bytes() + self.lines.bytes()
     }
 }
 
-fn padded(n: usize) -> usize {
-    n.next_multiple_of(LANES)
-}
-
 /// Some rows of one sequence against one kv head.
-pub struct Item<'a, P> {
+pub struct Item<'a, 'f, 'o, P> {
     /// Shape.
     pub attend: &'a Attend,
     /// Types of the pages.
     pub kv: KvLayerView,
     /// Which kv head.
     pub head: usize,
-    /// `[rows, n_head * head_dim_k]`, at most [`ROWS`] rows.
+    /// `[rows, n_head * head_dim_k]`, at most [`rows_of`] rows.
     pub q: &'a [f32],
     /// Position of each row, consecutive.
     pub position: usize,
     /// Page p of the sequence.
     pub page: P,
-    /// All rows of the output `[n_rows, n_head * head_dim_v]`.
-    pub out: &'a Shared<'a>,
-    /// Row of the output that belongs to the first row of `q`.
-    pub out_row: usize,
     /// The worker's.
     pub scratch: &'a mut Scratch,
+    /// Where results go.
+    pub target: Target<'f, 'o>,
 }
 
-impl<'p, P: Fn(usize) -> PageView<'p>> Kernel for Item<'_, P> {
+/// Where the results of an item go.
+pub enum Target<'f, 'o> {
+    /// All tiles, finished: `[rows]` slices of `group * head_dim_v` by a call.
+    Rows(&'f mut dyn FnMut(usize) -> &'o mut [f32]),
+    /// These tiles, each by itself: `[tiles]` slices of a line a query.
+    Tiles(Range<usize>, &'f mut dyn FnMut(usize) -> &'o mut [f32]),
+}
+
+impl<'p, P: Fn(usize) -> PageView<'p>> Kernel for Item<'_, '_, '_, P> {
     type Out = ();
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        let Item { attend, kv, head, q, position, page, out, out_row, scratch } = self;
-        let (dk, dv) = (attend.head_dim_k, attend.head_dim_v);
+        let Item { attend, kv, head, q, position, page, scratch, target } = self;
+        let (dk, dv, width) = (attend.head_dim_k, attend.head_dim_v, line_width(attend));
         let group = attend.n_head / attend.n_head_kv;
-        let width = attend.n_head * dk;
-        let (n, stride) = (q.len() / width, padded(dv));
-        let Scratch { k, v, o, state } = scratch;
-        state.clear();
-        state.resize(n * group, State { m: f32::NEG_INFINITY, l: 0.0 });
-        o[..n * group * stride].fill(0.0);
-        for tile in 0..=(position + n - 1) / PAGE_TOKENS {
-            let start = tile * PAGE_TOKENS;
-            // Keys that exist: up to the last row's own.
-            let live = PAGE_TOKENS.min(position + n - start);
-            let view = page(tile);
-            load_keys(s, kv.k, view.k, head, &mut k[..dk * PAGE_TOKENS]);
-            load_values(s, kv.v, view.v, (head, live, dv), &mut v[..stride * PAGE_TOKENS]);
-            // Queries (row, head of the group) that see this tile.
-            let first = start.saturating_sub(position) * group;
-            let tile = Tile { k, v, start, position, group, head, scale: attend.scale };
-            let queries = Queries { q, width, dk, stride };
-            let mut i = first;
-            while i + 4 <= n * group {
-                step::<S, 4>(s, &tile, &queries, i, state, o);
-                i += 4;
+        let n = q.len() / (attend.n_head * dk);
+        let Scratch { k, v, q: packed, lines } = scratch;
+        pack(s, attend, kv.k, (head, q), packed);
+        let rows = Rows { n, group, position, dk, width };
+        let mut views = Pages { kv, head, k, v, page, is_direct: n * group <= widest::<S>() };
+        match target {
+            Target::Rows(row_of) => {
+                let lines = &mut lines[..n * group * width];
+                lines.fill(0.0);
+                for tile in 0..=(position + n - 1) / TILE {
+                    let view = views.tile(s, tile, position + n);
+                    rows.fold(s, &view, tile, packed, lines);
+                }
+                let mut lines = lines.chunks_exact_mut(width);
+                for row in 0..n {
+                    for (out, line) in row_of(row).chunks_exact_mut(dv).zip(lines.by_ref()) {
+                        finish(s, kv.v, line, out);
+                    }
+                }
             }
-            while i < n * group {
-                step::<S, 1>(s, &tile, &queries, i, state, o);
-                i += 1;
-            }
-        }
-        for row in 0..n {
-            // SAFETY: rows of an item and its heads belong to this item alone.
-            let mut part = unsafe {
-                let from = head * group * dv;
-                out.piece(out_row + row..out_row + row + 1, from..from + group * dv)
-            };
-            for (g, out) in part.row(0).chunks_exact_mut(dv).enumerate() {
-                let i = row * group + g;
-                for (out, x) in out.iter_mut().zip(&o[i * stride..]) {
-                    *out = x / state[i].l;
+            Target::Tiles(tiles, lines_of) => {
+                for tile in tiles {
+                    let lines = lines_of(tile);
+                    lines.fill(0.0);
+                    let view = views.tile(s, tile, position + n);
+                    rows.fold(s, &view, tile, packed, lines);
                 }
             }
         }
     }
 }
 
-/// One tile as f32.
-struct Tile<'a> {
-    /// `[head_dim_k][32]`.
-    k: &'a [f32],
-    /// `[32][head_dim_v, padded]`.
-    v: &'a [f32],
-    /// Position of the first key.
-    start: usize,
-    /// Position of the first row.
-    position: usize,
-    /// Query heads of the kv head.
+/// Queries in registers at once, at most: fewer where a vector takes several registers.
+#[inline(always)]
+const fn widest<S: Simd>() -> usize {
+    if size_of::<S::F>() == align_of::<S::F>() { 8 } else { 2 }
+}
+
+/// Queries of the next block, where so many are left.
+#[inline(always)]
+const fn block<S: Simd>(left: usize) -> usize {
+    match left {
+        8.. if widest::<S>() >= 8 => 8,
+        4.. if widest::<S>() >= 8 => 4,
+        2.. if widest::<S>() < 8 => 2,
+        _ => 1,
+    }
+}
+
+/// Queries times scale and log2 e, each block `[head_dim][its queries]`; rotated like the keys.
+#[inline(always)]
+fn pack<S: Simd>(s: S, attend: &Attend, kind: KvType, (head, q): (usize, &[f32]), out: &mut [f32]) {
+    let (dk, group) = (attend.head_dim_k, attend.n_head / attend.n_head_kv);
+    let factor = attend.scale * std::f32::consts::LOG2_E;
+    let total = q.len() / (attend.n_head * dk) * group;
+    let (out, line) = out.split_at_mut(total * dk);
+    let mut i = 0;
+    while i < total {
+        let n = block::<S>(total - i);
+        let out = &mut out[i * dk..(i + n) * dk];
+        for lane in 0..n {
+            let (row, g) = ((i + lane) / group, (i + lane) % group);
+            let from = (row * attend.n_head + head * group + g) * dk;
+            let line = &mut line[..dk];
+            line.copy_from_slice(&q[from..from + dk]);
+            if kind.is_rotated() {
+                rotate(s, line);
+            }
+            for (out, x) in out.iter_mut().skip(lane).step_by(n).zip(line) {
+                *out = *x * factor;
+            }
+        }
+        i += n;
+    }
+}
+
+/// The rows of an item. Query i is head `i % group` of row `i / group`.
+struct Rows {
+    n: usize,
     group: usize,
-    /// The kv head.
-    head: usize,
-    /// Factor on scores.
-    scale: f32,
-}
-
-/// Query i is head `i % group` of row `i / group`.
-struct Queries<'a> {
-    q: &'a [f32],
-    width: usize,
+    position: usize,
     dk: usize,
+    width: usize,
+}
+
+impl Rows {
+    /// Folds a tile into the lines of all queries that see it.
+    #[inline(always)]
+    fn fold<S: Simd>(&self, s: S, view: &Tile<'_>, tile: usize, packed: &[f32], lines: &mut [f32]) {
+        let total = self.n * self.group;
+        let mut i = 0;
+        while i < total {
+            let n = block::<S>(total - i);
+            let q = &packed[i * self.dk..(i + n) * self.dk];
+            let lines = &mut lines[i * self.width..(i + n) * self.width];
+            match n {
+                8 if widest::<S>() >= 8 => self.block::<S, 8>(s, view, (tile, i), q, lines),
+                4 if widest::<S>() >= 8 => self.block::<S, 4>(s, view, (tile, i), q, lines),
+                2 if widest::<S>() < 8 => self.block::<S, 2>(s, view, (tile, i), q, lines),
+                _ => self.block::<S, 1>(s, view, (tile, i), q, lines),
+            }
+            i += n;
+        }
+    }
+
+    #[inline(always)]
+    fn block<S: Simd, const Q: usize>(
+        &self,
+        s: S,
+        view: &Tile<'_>,
+        (tile, first): (usize, usize),
+        q: &[f32],
+        lines: &mut [f32],
+    ) {
+        let valid = std::array::from_fn(|i| {
+            let row = (first + i) / self.group;
+            (self.position + row + 1).saturating_sub(tile * TILE).min(TILE)
+        });
+        if valid[Q - 1] > 0 {
+            let queries = Queries { q: q.as_chunks::<Q>().0, valid };
+            fold_tile(s, view, &queries, lines, self.width);
+        }
+    }
+}
+
+/// Where tiles come from: pages as they are, or converted to f32 if many queries share them.
+struct Pages<'a, P> {
+    kv: KvLayerView,
+    head: usize,
+    k: &'a mut [f32],
+    v: &'a mut [f32],
+    page: P,
+    is_direct: bool,
+}
+
+impl<'p, P: Fn(usize) -> PageView<'p>> Pages<'_, P> {
+    /// The tile, of a sequence that ends at `end`.
+    #[inline(always)]
+    fn tile<'t, S: Simd>(&'t mut self, s: S, tile: usize, end: usize) -> Tile<'t>
+    where
+        'p: 't,
+    {
+        let (kv, head) = (self.kv, self.head);
+        let (dk, dv) = (kv.layer.head_dim_k, kv.layer.head_dim_v);
+        let pages = (end - tile * TILE).min(TILE).div_ceil(PAGE_TOKENS);
+        let (mut k, mut v) = ([&[][..]; TILE_PAGES], [&[][..]; TILE_PAGES]);
+        let part = |bytes: &'p [u8], kind: KvType, dim: usize| {
+            let size = PAGE_TOKENS * kind.head_bytes(dim);
+            bytes.get(head * size..(head + 1) * size).unwrap_or(&[])
+        };
+        for (i, (k, v)) in k.iter_mut().zip(&mut v).take(pages).enumerate() {
+            let view = (self.page)(tile * TILE_PAGES + i);
+            (*k, *v) = (part(view.k, kv.k, dk), part(view.v, kv.v, dv));
+        }
+        if self.is_direct {
+            return Tile { kinds: [kv.k, kv.v], k, v, pages, head_dim_v: dv };
+        }
+        let stride = dv.next_multiple_of(KV_BLOCK);
+        for page in 0..pages {
+            let rows = 0..PAGE_TOKENS.min(end - tile * TILE - page * PAGE_TOKENS);
+            let next = (k.get(page + 1).unwrap_or(&k[0]), v.get(page + 1).unwrap_or(&v[0]));
+            let out = &mut self.k[page * PAGE_TOKENS * dk..][..PAGE_TOKENS * dk];
+            convert_keys(s, kv.k, (k[page], next.0.as_ptr()), out);
+            let out = &mut self.v[page * PAGE_TOKENS * stride..][..PAGE_TOKENS * stride];
+            let (head, next) = (v[page], next.1.as_ptr());
+            convert_values(s, kv.v, Values { head, head_dim: dv, column: 0, rows, next }, out);
+        }
+        let (all_k, all_v) = (self.k.as_bytes(), self.v.as_bytes());
+        let bytes = 4 * PAGE_TOKENS * dk;
+        k.iter_mut().zip(all_k.chunks_exact(bytes)).for_each(|(k, part)| *k = part);
+        let bytes = 4 * PAGE_TOKENS * stride;
+        v.iter_mut().zip(all_v.chunks_exact(bytes)).for_each(|(v, part)| *v = part);
+        Tile { kinds: [KvType::F32; 2], k, v, pages, head_dim_v: stride }
+    }
+}
+
+/// Where converted vectors go: two to a line, from a column on.
+struct Lines<'a> {
+    out: &'a mut [f32],
     stride: usize,
+    column: usize,
 }
 
-/// Q queries from `first` on against one tile.
-#[inline(always)]
-fn step<S: Simd, const Q: usize>(
-    s: S,
-    tile: &Tile<'_>,
-    queries: &Queries<'_>,
-    first: usize,
-    state: &mut [State],
-    o: &mut [f32],
-) {
-    let mut query = [&[][..]; Q];
-    let mut valid = [0; Q];
-    for i in 0..Q {
-        let (row, g) = ((first + i) / tile.group, (first + i) % tile.group);
-        let at = row * queries.width + (tile.head * tile.group + g) * queries.dk;
-        query[i] = &queries.q[at..at + queries.dk];
-        valid[i] = PAGE_TOKENS.min(tile.position + row + 1 - tile.start);
-    }
-    let mut p = scores::<S, Q>(s, tile, query);
-    let mut c = [0.0; Q];
-    for i in 0..Q {
-        c[i] = soften(s, &mut p[i], valid[i], &mut state[first + i]);
-    }
-    let stride = queries.stride;
-    let o = &mut o[first * stride..(first + Q) * stride];
-    let (v, mut at) = (tile.v, 0);
-    while at + 2 * LANES <= stride {
-        weigh::<S, Q, 2>(s, (v, &p, &valid, &c), o, (stride, at));
-        at += 2 * LANES;
-    }
-    if at < stride {
-        weigh::<S, Q, 1>(s, (v, &p, &valid, &c), o, (stride, at));
+impl<S: Simd> Each<S> for Lines<'_> {
+    #[inline(always)]
+    fn each(&mut self, s: S, index: usize, vectors: [S::F; 2]) {
+        let line = &mut self.out[index * self.stride + self.column..][..2 * LANES];
+        let (first, second) = line.split_at_mut(LANES);
+        store_padded(s, vectors[0], first);
+        store_padded(s, vectors[1], second);
     }
 }
 
-/// Scores of Q queries, times the scale.
+/// A head's keys of a page as f32 `[head_dim][32]`.
 #[inline(always)]
-fn scores<S: Simd, const Q: usize>(
-    s: S,
-    tile: &Tile<'_>,
-    query: [&[f32]; Q],
-) -> [[f32; PAGE_TOKENS]; Q] {
-    let mut sums = [[s.splat(0.0); 2]; Q];
-    for (d, k) in tile.k.as_chunks::<PAGE_TOKENS>().0.iter().enumerate() {
-        let (k, _) = k.as_chunks::<LANES>();
-        let (k0, k1) = (s.load(&k[0]), s.load(&k[1]));
-        for i in 0..Q {
-            let q = s.splat(query[i][d]);
-            sums[i] = [s.fma(q, k0, sums[i][0]), s.fma(q, k1, sums[i][1])];
-        }
-    }
-    let mut p = [[0.0; PAGE_TOKENS]; Q];
-    for i in 0..Q {
-        for (sum, p) in sums[i].iter().zip(p[i].as_chunks_mut::<LANES>().0) {
-            s.store(s.mul(*sum, s.splat(tile.scale)), p);
-        }
-    }
-    p
-}
-
-/// Scores to weights, state to the new maximum and sum; gives the factor on what was summed before.
-#[inline(always)]
-fn soften<S: Simd>(s: S, p: &mut [f32; PAGE_TOKENS], valid: usize, state: &mut State) -> f32 {
-    p[valid..].fill(f32::NEG_INFINITY);
-    let (p, _) = p.as_chunks_mut::<LANES>();
-    let max = s.reduce_max(s.max(s.load(&p[0]), s.load(&p[1])));
-    let m = if max > state.m { max } else { state.m };
-    let mut c = [0.0; LANES];
-    s.store(exp(s, s.splat(state.m - m)), &mut c);
-    let mut e = [s.splat(0.0); 2];
-    for (p, e) in p.iter_mut().zip(&mut e) {
-        *e = exp(s, s.sub(s.load(p), s.splat(m)));
-        s.store(*e, p);
-    }
-    *state = State { m, l: state.l * c[0] + s.reduce_add(s.add(e[0], e[1])) };
-    c[0]
-}
-
-/// Values of a page; weights, keys in sight and rescaling of each query.
-type Weighing<'a, const Q: usize> =
-    (&'a [f32], &'a [[f32; PAGE_TOKENS]; Q], &'a [usize; Q], &'a [f32; Q]);
-
-/// D vectors of the outputs at `at`: o = o c, then o = fma(p[j], v[j], o) for the keys in order.
-#[inline(always)]
-fn weigh<S: Simd, const Q: usize, const D: usize>(
-    s: S,
-    (v, p, valid, c): Weighing<'_, Q>,
-    o: &mut [f32],
-    (stride, at): (usize, usize),
-) {
-    let mut sums = [[s.splat(0.0); D]; Q];
-    let mut common = PAGE_TOKENS;
-    for i in 0..Q {
-        common = common.min(valid[i]);
-        for d in 0..D {
-            let o = load_padded(s, &o[i * stride + at + d * LANES..][..LANES]);
-            sums[i][d] = s.mul(o, s.splat(c[i]));
-        }
-    }
-    for j in 0..common {
-        let mut values = [s.splat(0.0); D];
-        for d in 0..D {
-            values[d] = load_padded(s, &v[j * stride + at + d * LANES..][..LANES]);
-        }
-        for i in 0..Q {
-            let p = s.splat(p[i][j]);
-            for d in 0..D {
-                sums[i][d] = s.fma(p, values[d], sums[i][d]);
-            }
-        }
-    }
-    for i in 0..Q {
-        for j in common..valid[i] {
-            let p = s.splat(p[i][j]);
-            for d in 0..D {
-                let value = load_padded(s, &v[j * stride + at + d * LANES..][..LANES]);
-                sums[i][d] = s.fma(p, value, sums[i][d]);
-            }
-        }
-        for d in 0..D {
-            store_padded(s, sums[i][d], &mut o[i * stride + at + d * LANES..][..LANES]);
-        }
-    }
-}
-
-/// The keys of a head as f32 `[head_dim][32]`.
-#[inline(always)]
-fn load_keys<S: Simd>(s: S, kind: KvType, bytes: &[u8], head: usize, out: &mut [f32]) {
-    let size = super::super::kv::kv_bytes(kind);
-    let Some(bytes) = bytes.get(head * out.len() * size..(head + 1) * out.len() * size) else {
-        return out.fill(f32::NAN);
-    };
-    load(s, kind, bytes, out);
-}
-
-/// The first `live` values of a head as f32 `[live][head_dim, padded]`.
-#[inline(always)]
-fn load_values<S: Simd>(
-    s: S,
-    kind: KvType,
-    bytes: &[u8],
-    (head, live, dim): (usize, usize, usize),
-    out: &mut [f32],
-) {
-    let row = dim * super::super::kv::kv_bytes(kind);
-    let Some(bytes) = bytes.get(head * PAGE_TOKENS * row..(head + 1) * PAGE_TOKENS * row) else {
-        return out.fill(f32::NAN);
-    };
-    let rows = bytes.chunks_exact(row).zip(out.chunks_exact_mut(padded(dim)));
-    for (bytes, out) in rows.take(live) {
-        load(s, kind, bytes, &mut out[..dim]);
-    }
-}
-
-/// Stored numbers as f32.
-#[inline(always)]
-fn load<S: Simd>(s: S, kind: KvType, bytes: &[u8], out: &mut [f32]) {
-    use super::float::{BF16, F16, F32, FloatType};
+fn convert_keys<S: Simd>(s: S, kind: KvType, (head, next): (&[u8], *const u8), out: &mut [f32]) {
+    let to = &mut Lines { out, stride: PAGE_TOKENS, column: 0 };
     match kind {
-        KvType::F32 => {
-            for (b, out) in bytes.chunks(64).zip(out.chunks_mut(LANES)) {
-                store_padded(s, F32::load(s, b), out);
-            }
+        KvType::F32 => F32::keys(s, head, next, to),
+        KvType::F16 => F16::keys(s, head, next, to),
+        KvType::BF16 => BF16::keys(s, head, next, to),
+        KvType::Q8_0 => Q8::keys(s, head, next, to),
+        KvType::Q4_0 => Q4::keys(s, head, next, to),
+    }
+}
+
+/// Rows of a head's values as f32 `[rows][head_dim, padded]`.
+#[inline(always)]
+fn convert_values<S: Simd>(s: S, kind: KvType, values: Values<'_>, out: &mut [f32]) {
+    let stride = values.head_dim.next_multiple_of(KV_BLOCK);
+    for column in (0..values.head_dim).step_by(KV_BLOCK) {
+        let values = &Values { column, ..values.clone() };
+        let to = &mut Lines { out, stride, column };
+        match kind {
+            KvType::F32 => F32::values(s, values, to),
+            KvType::F16 => F16::values(s, values, to),
+            KvType::BF16 => BF16::values(s, values, to),
+            KvType::Q8_0 => Q8::values(s, values, to),
+            KvType::Q4_0 => Q4::values(s, values, to),
         }
-        KvType::F16 => {
-            for (b, out) in bytes.chunks(32).zip(out.chunks_mut(LANES)) {
-                store_padded(s, F16::load(s, b), out);
-            }
+    }
+}
+
+/// o / l of a line; a head's rotation is undone.
+#[inline(always)]
+fn finish<S: Simd>(s: S, kind: KvType, line: &[f32], out: &mut [f32]) {
+    let sum = s.splat(line[line.len() - LINE_STATE + 1]);
+    for (out, o) in out.chunks_mut(LANES).zip(line.chunks(LANES)) {
+        store_padded(s, s.div(load_padded(s, o), sum), out);
+    }
+    if kind.is_rotated() {
+        rotate(s, out);
+    }
+}
+
+/// Folds the lines of a query's tiles, in order, and finishes it.
+pub struct Merge<'a, L> {
+    /// Shape.
+    pub attend: &'a Attend,
+    /// Type of values.
+    pub v: KvType,
+    /// Tile's line.
+    pub lines: L,
+    /// A line of the worker's.
+    pub scratch: &'a mut Scratch,
+    /// `[head_dim_v]`.
+    pub out: &'a mut [f32],
+}
+
+impl<'l, L: Iterator<Item = &'l [f32]>> Kernel for Merge<'_, L> {
+    type Out = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let width = line_width(self.attend);
+        let line = &mut self.scratch.lines[..width];
+        line.fill(0.0);
+        for part in self.lines {
+            let (values, state) = part.split_at(width - LINE_STATE);
+            let fold: Option<Fold> = fold_state(s, line, [state[0], state[1]]);
+            fold_values(s, fold, &mut line[..width - LINE_STATE], values);
         }
-        KvType::BF16 => {
-            for (b, out) in bytes.chunks(32).zip(out.chunks_mut(LANES)) {
-                store_padded(s, BF16::load(s, b), out);
-            }
-        }
+        finish(s, self.v, line, self.out);
     }
 }

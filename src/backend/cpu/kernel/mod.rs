@@ -10,6 +10,7 @@ pub mod buffer;
 pub mod by_row;
 pub mod drive;
 pub mod float;
+mod hadamard;
 pub mod linear;
 pub mod linear_float;
 pub mod linear_generic;

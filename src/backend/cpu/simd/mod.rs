@@ -45,6 +45,17 @@ pub trait Simd: Copy + Send + Sync + 'static {
     fn load_f16(self, p: &[u8; 32]) -> Self::F;
     /// Lanes from sixteen little-endian bf16.
     fn load_bf16(self, p: &[u8; 32]) -> Self::F;
+    /// Lanes from sixteen signed bytes.
+    fn load_i8(self, p: &[u8; 16]) -> Self::F;
+    /// Lanes from the low or high nibbles of sixteen bytes, less 8.
+    #[inline(always)]
+    fn load_nibbles(self, p: &[u8; 16], high: bool) -> Self::F {
+        let mut codes = *p;
+        for code in &mut codes {
+            *code = (if high { *code >> 4 } else { *code & 15 }).wrapping_sub(8);
+        }
+        self.load_i8(&codes)
+    }
     /// Lanes to f16, to nearest even.
     fn store_f16(self, v: Self::F, p: &mut [u8; 32]);
     /// a + b.

@@ -239,6 +239,18 @@ impl<const DOT: u8> Simd for Arm<DOT> {
         })
     }
     #[inline(always)]
+    fn load_i8(self, p: &[u8; 16]) -> F {
+        // SAFETY: the token proves NEON; 16 bytes lie in the array.
+        let p = unsafe { vld1q_s8(p.as_ptr().cast()) };
+        // SAFETY: the token proves NEON.
+        unsafe {
+            let (low, high) = (vmovl_s8(vget_low_s8(p)), vmovl_s8(vget_high_s8(p)));
+            let first = |x| vcvtq_f32_s32(vmovl_s16(vget_low_s16(x)));
+            let second = |x| vcvtq_f32_s32(vmovl_s16(vget_high_s16(x)));
+            [first(low), second(low), first(high), second(high)]
+        }
+    }
+    #[inline(always)]
     fn store_f16(self, v: F, p: &mut [u8; 32]) {
         for (v, p) in v.into_iter().zip(p.as_chunks_mut::<8>().0) {
             // SAFETY: the token proves NEON; eight bytes lie in the chunk.

@@ -50,6 +50,9 @@ impl Simd for Portable {
     fn load_bf16(self, p: &[u8; 32]) -> F {
         lanes(|l| f32::from_bits(u32::from(half_bits(p, l)) << 16))
     }
+    fn load_i8(self, p: &[u8; 16]) -> F {
+        lanes(|l| f32::from(p[l].cast_signed()))
+    }
     fn store_f16(self, v: F, p: &mut [u8; 32]) {
         for (two, x) in p.chunks_exact_mut(2).zip(v) {
             two.copy_from_slice(&f16::from_f32(x).to_bits().to_le_bytes());

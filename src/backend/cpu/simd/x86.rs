@@ -166,6 +166,15 @@ impl Simd for Avx2 {
         }
     }
     #[inline(always)]
+    fn load_i8(self, p: &[u8; 16]) -> Self::F {
+        // SAFETY: the token proves AVX2; 16 bytes lie in the array.
+        unsafe {
+            let p = _mm_loadu_si128(p.as_ptr().cast());
+            let one = |p| _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(p));
+            [one(p), one(_mm_unpackhi_epi64(p, p))]
+        }
+    }
+    #[inline(always)]
     fn store_f16(self, v: Self::F, p: &mut [u8; 32]) {
         let p = p.as_mut_ptr().cast::<__m128i>();
         // SAFETY: the token proves F16C; both halves lie in the array.
@@ -276,6 +285,7 @@ impl Simd for AvxVnni {
         fn prefetch(p: *const u8);
         fn load_f16(p: &[u8; 32]) -> Self::F;
         fn load_bf16(p: &[u8; 32]) -> Self::F;
+        fn load_i8(p: &[u8; 16]) -> Self::F;
         fn store_f16(v: Self::F, p: &mut [u8; 32]);
         fn add(a: Self::F, b: Self::F) -> Self::F;
         fn sub(a: Self::F, b: Self::F) -> Self::F;

@@ -115,6 +115,11 @@ impl Simd for Avx512 {
         }
     }
     #[inline(always)]
+    fn load_i8(self, p: &[u8; 16]) -> Self::F {
+        // SAFETY: the token proves AVX-512; 16 bytes lie in the array.
+        unsafe { _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(p.as_ptr().cast()))) }
+    }
+    #[inline(always)]
     fn store_f16(self, v: Self::F, p: &mut [u8; 32]) {
         // SAFETY: the token proves AVX-512; 32 bytes lie in the array.
         unsafe {
