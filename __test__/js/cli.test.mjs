@@ -35,8 +35,8 @@ function chord(args, input = '') {
 }
 
 /** Starts chord with pipes, which are read as text. */
-function started(args) {
-  const child = spawn(process.execPath, [CHORD, ...args]);
+function started(args, env = {}) {
+  const child = spawn(process.execPath, [CHORD, ...args], { env: { ...process.env, ...env } });
   const seen = { stdout: '', stderr: '' };
   for (const name of ['stdout', 'stderr']) {
     child[name].setEncoding('utf8').on('data', (text) => (seen[name] += text));
@@ -211,9 +211,10 @@ test('diff finds no difference between our backends', () => {
 
 test('Ctrl-C ends a generation with what there is', { skip: WINDOWS }, async () => {
   for (const flags of [[], ['--json']]) {
-    const { child, seen } = started(['run', MODEL, 'Once', ...ENDLESS, ...flags]);
+    const env = { NODE_CHORD_LOG: 'debug' };
+    const { child, seen } = started(['run', MODEL, 'Once', ...ENDLESS, ...flags], env);
+    while (!/generate \d+ starts/.test(seen.stderr)) await once(child.stderr, 'data');
     if (flags.length === 0) await once(child.stdout, 'data');
-    else await new Promise((resolve) => setTimeout(resolve, 2_000));
     child.kill('SIGINT');
     const [status] = await once(child, 'close');
     assert.equal(status, 130, seen.stderr);

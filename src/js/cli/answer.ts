@@ -11,14 +11,16 @@ export interface Answer<R> {
   interrupted: boolean;
 }
 
-/** Reads a generation to its end; prints its text on the way unless `quiet`. */
+/** Reads the generation that `start` starts to its end; prints its text unless `quiet`. */
 export async function answer<R extends GenerateResult>(
-  generation: Generation<TextChunk | ChatChunk, R>,
+  start: () => Generation<TextChunk | ChatChunk, R>,
   quiet: boolean,
 ): Promise<Answer<R>> {
+  let running: Generation<TextChunk | ChatChunk, R> | undefined;
   // The failure of a cancelled generation reaches the loop below too.
-  const interrupt = onInterrupt(() => void generation.cancel().catch(() => {}));
+  const interrupt = onInterrupt(() => void running?.cancel().catch(() => {}));
   try {
+    const generation = (running = start());
     for await (const chunk of generation) {
       if (!quiet && chunk.type === 'text') await print(chunk.text);
     }

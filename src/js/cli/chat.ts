@@ -59,8 +59,8 @@ async function turn(
   message: string,
   flags: Flags,
 ): Promise<number> {
-  const generation = session.chat(message, chatOptions(flags));
-  const { result, interrupted } = await answer(generation, Boolean(flags.json));
+  const start = () => session.chat(message, chatOptions(flags));
+  const { result, interrupted } = await answer(start, Boolean(flags.json));
   if (flags.json) printJson(summary(opened, result));
   else printFigures(opened, result);
   return interrupted ? 130 : 0;

@@ -15,11 +15,11 @@ export async function run(path: string, given: string | undefined, flags: Flags)
   const prompt = given === undefined || given === '-' ? await readInput() : given;
   const opened = await open(path, flags);
   try {
-    const generation = opened.model.generate(prompt, generateOptions(flags));
+    const start = () => opened.model.generate(prompt, generateOptions(flags));
     const shown = flags['stats'] ? status(opened.model) : undefined;
     // Whoever watches sees the whole text; a pipe gets what is new.
     if (!flags.json && process.stdout.isTTY) await print(colours(process.stdout).dim(prompt));
-    const { result, interrupted } = await answer(generation, Boolean(flags.json)).finally(() =>
+    const { result, interrupted } = await answer(start, Boolean(flags.json)).finally(() =>
       shown?.stop(),
     );
     if (flags.json) printJson(summary(opened, result));
