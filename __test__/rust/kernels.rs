@@ -257,6 +257,26 @@ fn every_tier_type_and_row_count_gives_the_portable_bits_between_guard_pages() {
 }
 
 #[test]
+fn every_row_count_to_17_gives_the_portable_bits_on_every_tier() {
+    let portable = Tier::by_name("portable").unwrap();
+    for kind in TensorType::ALL.iter().copied() {
+        let k = 3 * kind.block_len().max(32);
+        let random = &mut Random(u64::from(kind.id()));
+        let w = weights(kind, 19, k, random);
+        let x: Vec<f32> = (0..17 * k).map(|_| random.float()).collect();
+        let one = |x: &[f32]| linear(portable, kind, &w, x, k, true);
+        let want: Vec<u32> = x.chunks_exact(k).flat_map(|x| bits(&one(x))).collect();
+        for tier in Tier::available() {
+            for n in 1..=17 {
+                let got = bits(&linear(tier, kind, &w, &x[..n * k], k, true));
+                let bad = got.iter().zip(&want).position(|(a, b)| a != b);
+                assert_eq!(bad, None, "{} x {n}", Table::new(tier).name(kind));
+            }
+        }
+    }
+}
+
+#[test]
 fn odd_widths_of_floats_give_the_portable_bits() {
     let portable = Tier::by_name("portable").unwrap();
     for kind in [TensorType::F32, TensorType::F16, TensorType::BF16] {

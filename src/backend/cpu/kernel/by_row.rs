@@ -7,8 +7,8 @@
 //! ```
 
 use super::super::simd::wide::{Wide, WideKernel};
-use super::matvec::{Dot32, Dot256};
 use super::quantise::Bytes;
+use super::registers::{Dot32, Dot256};
 use super::stripe::Stripe;
 use std::marker::PhantomData;
 

@@ -12,8 +12,9 @@ use std::ops::Range;
 
 /// Values below which a job is not worth waking another thread.
 const SMALL: usize = 16 * 1024;
-/// Weight bytes of a chunk: some tens of microseconds of reading.
-const CHUNK_BYTES: usize = 96 * 1024;
+/// Weight bytes of a chunk: some ten microseconds of reading. A chunk begins with lines that nobody
+/// has asked for: one row of Q4_K takes 85, 92 and 90 % of the read limit by 96, 192 and 384 KiB.
+const CHUNK_BYTES: usize = 256 * 1024;
 /// Output columns are split at multiples of a cache line.
 const COLUMNS: usize = 16;
 

@@ -9,8 +9,8 @@
 //! The f32 sums of a panel stay in `sums` (second cache) from block to block.
 
 use super::super::simd::wide::{Wide, WideKernel};
-use super::matvec::{Dot32, Dot256};
 use super::pack::{LANE_ROWS, Packed, SUM_LINES};
+use super::registers::{Dot32, Dot256};
 use super::stripe::Stripe;
 use std::marker::PhantomData;
 use std::mem::MaybeUninit;

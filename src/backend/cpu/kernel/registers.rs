@@ -1,37 +1,29 @@
-//! Blocks in registers: how the one-row kernels take 64 codes at a time out of a block, and which
-//! scale goes with which lane. Layouts stand in `unpack`.
+//! Blocks in registers, 64 codes at a time, with the scales of every 16: how panels and the kernels
+//! of looked-up types take them apart. Layouts stand in `unpack`.
 
 use super::super::simd::wide::Wide;
-use super::matvec::{Dot32, Dot256, Parts};
-use super::quantise::Bytes;
-use super::unpack::{Q2K, Q3K, Q4K, Q5K, Q6K, Q40, Q41, Q50, Q51, Q80};
+use super::unpack::{Q2K, Q3K, Q4K, Q5K, Q6K, Q40, Q41, Q50, Q51, Q80, Type32, Type256};
 
-/// For [`Wide::pick8`]: the first 32 bytes take byte `a`, the others byte `b`, as i16.
-const fn two(a: u8, b: u8) -> [u8; 64] {
-    let mut index = [128; 64];
-    let mut i = 0;
-    while i < 64 {
-        index[i] = if i < 32 { a } else { b };
-        i += 2;
-    }
-    index
+/// A type with 256-value blocks, as registers see it.
+pub trait Dot256: Type256 {
+    /// Where the two halves of each of the four code vectors belong among 256.
+    const HALVES: [[usize; 2]; 4];
+    /// Its codes.
+    fn codes<S: Wide>(s: S, block: &[u8]) -> [S::B; 4];
+    /// Its scales and mins, of every 16.
+    fn scales(block: &[u8]) -> ([i8; 16], [i8; 16]);
+    /// d and dmin (0 if there is none).
+    fn factors<S: Wide>(s: S, block: &[u8]) -> [f32; 2];
 }
 
-/// For [`Wide::pick16`]: each 16 bytes take the next byte from `first` on, as the high byte.
-const fn four(first: u8) -> [u8; 64] {
-    let mut index = [128; 64];
-    let mut i = 0;
-    while i < 64 {
-        index[i + 1] = first + (i / 16) as u8;
-        i += 2;
-    }
-    index
+/// A type with 32-value blocks, as registers see it.
+pub trait Dot32: Type32 {
+    /// Subtracted from every code.
+    const OFFSET: u8;
+    /// The codes of two blocks.
+    fn codes<S: Wide>(s: S, a: &[u8], b: &[u8]) -> S::B;
 }
 
-/// Sub-blocks 4 p, 4 p + 2 (low nibbles) and 4 p + 1, 4 p + 3 (high ones) of 64 bytes of Q4_K.
-const NIBBLES: [[u8; 64]; 4] = [two(0, 2), two(1, 3), two(4, 6), two(5, 7)];
-/// Sixteens of 64 codes in order.
-const FOURS: [[u8; 64]; 4] = [four(0), four(4), four(8), four(12)];
 #[inline(always)]
 pub(super) fn bytes<const N: usize>(b: &[u8], at: usize) -> &[u8; N] {
     b[at..].first_chunk().unwrap_or(&[0; N])
@@ -60,49 +52,11 @@ pub(super) const PLANE_HALVES: [[usize; 2]; 4] = [[0, 128], [32, 160], [64, 192]
 /// Where those of Q6_K belong: in order.
 pub(super) const IN_ORDER: [[usize; 2]; 4] = [[0, 32], [64, 96], [128, 160], [192, 224]];
 
-/// The 64 activations that meet a code vector.
-#[inline(always)]
-fn x_of<S: Wide>(s: S, x: &[i8; 256], [a, b]: [usize; 2]) -> S::B {
-    if b == a + 32 {
-        return s.load_x(x[a..].first_chunk().unwrap_or(&[0; 64]));
-    }
-    let (a, b) = (x[a..].first_chunk(), x[b..].first_chunk());
-    s.join_x(a.unwrap_or(&[0; 32]), b.unwrap_or(&[0; 32]))
-}
-
 /// A byte for each sixteen from a byte for each 32.
 #[inline(always)]
 fn twice(word: u64) -> [i8; 16] {
     let bytes = word.to_le_bytes();
     std::array::from_fn(|i| bytes[i / 2].cast_signed())
-}
-
-/// Lanes of T where eight scales, each for 32 values, stand in a word.
-#[inline(always)]
-fn dot_nibbles<S: Wide>(s: S, codes: [S::B; 4], x: &[i8; 256], scales: u64) -> S::I {
-    let mut t = s.zero_i();
-    for v in 0..4 {
-        let scale = s.pick8(scales, &NIBBLES[v]);
-        t = s.dot_scaled_b(t, codes[v], x_of(s, x, NIBBLE_HALVES[v]), scale);
-    }
-    t
-}
-
-/// Lanes of T where each sixteen has a signed scale.
-#[inline(always)]
-fn dot_sixteens<S: Wide>(
-    s: S,
-    codes: [S::B; 4],
-    x: &[i8; 256],
-    scales: &[i8; 16],
-    (halves, index): (&[[usize; 2]; 4], &[[u8; 64]; 4]),
-) -> S::I {
-    let mut t = s.zero_i();
-    for v in 0..4 {
-        let scale = s.pick16(scales, &index[v]);
-        t = s.dot_scaled_b(t, codes[v], x_of(s, x, halves[v]), scale);
-    }
-    t
 }
 
 impl Dot256 for Q4K {
@@ -122,17 +76,6 @@ impl Dot256 for Q4K {
     #[inline(always)]
     fn factors<S: Wide>(s: S, b: &[u8]) -> [f32; 2] {
         [half(s, b, 0), half(s, b, 2)]
-    }
-    #[inline(always)]
-    fn four<S: Wide>(s: S, rows: [&[u8]; 4], x: Bytes<'_>) -> Option<[f32; 4]> {
-        let (qs, sums) = (x.qs.as_chunks().0, x.sums.as_chunks().0);
-        s.nibble_rows::<false>(rows, (qs, sums, x.ds))
-    }
-    #[inline(always)]
-    fn dot<S: Wide>(s: S, b: &[u8], x: &[i8; 256], sums: &[i16; 16]) -> Parts<S> {
-        let (scales, mins) = scales_6bit(b);
-        let t = dot_nibbles(s, Self::codes(s, b), x, scales);
-        Parts { t, m: Some(s.dot_mins(mins, sums)), d: half(s, b, 0), dmin: half(s, b, 2) }
     }
 }
 
@@ -160,17 +103,6 @@ impl Dot256 for Q5K {
     #[inline(always)]
     fn factors<S: Wide>(s: S, b: &[u8]) -> [f32; 2] {
         [half(s, b, 0), half(s, b, 2)]
-    }
-    #[inline(always)]
-    fn four<S: Wide>(s: S, rows: [&[u8]; 4], x: Bytes<'_>) -> Option<[f32; 4]> {
-        let (qs, sums) = (x.qs.as_chunks().0, x.sums.as_chunks().0);
-        s.nibble_rows::<true>(rows, (qs, sums, x.ds))
-    }
-    #[inline(always)]
-    fn dot<S: Wide>(s: S, b: &[u8], x: &[i8; 256], sums: &[i16; 16]) -> Parts<S> {
-        let (scales, mins) = scales_6bit(b);
-        let t = dot_nibbles(s, Self::codes(s, b), x, scales);
-        Parts { t, m: Some(s.dot_mins(mins, sums)), d: half(s, b, 0), dmin: half(s, b, 2) }
     }
 }
 
@@ -206,13 +138,6 @@ impl Dot256 for Q6K {
     fn factors<S: Wide>(s: S, b: &[u8]) -> [f32; 2] {
         [half(s, b, 208), 0.0]
     }
-    #[inline(always)]
-    fn dot<S: Wide>(s: S, b: &[u8], x: &[i8; 256], sums: &[i16; 16]) -> Parts<S> {
-        let (scales, _) = Self::scales(b);
-        let t = dot_sixteens(s, Self::codes(s, b), x, &scales, (&IN_ORDER, &FOURS));
-        let t = s.sub_shl::<5>(t, s.dot_sums(&scales, sums));
-        Parts { t, m: None, d: half(s, b, 208), dmin: 0.0 }
-    }
 }
 
 impl Dot256 for Q2K {
@@ -234,13 +159,6 @@ impl Dot256 for Q2K {
     #[inline(always)]
     fn factors<S: Wide>(s: S, b: &[u8]) -> [f32; 2] {
         [half(s, b, 80), half(s, b, 82)]
-    }
-    #[inline(always)]
-    fn dot<S: Wide>(s: S, b: &[u8], x: &[i8; 256], sums: &[i16; 16]) -> Parts<S> {
-        let (scales, mins) = Self::scales(b);
-        let t = dot_sixteens(s, Self::codes(s, b), x, &scales, (&PLANE_HALVES, &PLANES));
-        let m = Some(s.dot_sums(&mins, sums));
-        Parts { t, m, d: half(s, b, 80), dmin: half(s, b, 82) }
     }
 }
 
@@ -274,27 +192,6 @@ impl Dot256 for Q3K {
     fn factors<S: Wide>(s: S, b: &[u8]) -> [f32; 2] {
         [half(s, b, 108), 0.0]
     }
-    #[inline(always)]
-    fn dot<S: Wide>(s: S, b: &[u8], x: &[i8; 256], sums: &[i16; 16]) -> Parts<S> {
-        let (scales, _) = Self::scales(b);
-        let t = dot_sixteens(s, Self::codes(s, b), x, &scales, (&PLANE_HALVES, &PLANES));
-        let t = s.sub_shl::<2>(t, s.dot_sums(&scales, sums));
-        Parts { t, m: None, d: half(s, b, 108), dmin: 0.0 }
-    }
-}
-
-/// Sixteens 2 e, 2 e + 1, 8 + 2 e, 9 + 2 e.
-const PLANES: [[u8; 64]; 4] = [plane(0), plane(2), plane(4), plane(6)];
-
-const fn plane(first: u8) -> [u8; 64] {
-    let mut index = [128; 64];
-    let mut i = 0;
-    while i < 64 {
-        let sixteen = (i / 16) as u8;
-        index[i + 1] = first + sixteen + if sixteen > 1 { 6 } else { 0 };
-        i += 2;
-    }
-    index
 }
 
 impl Dot32 for Q40 {

@@ -1,8 +1,7 @@
 //! The types of `unpack_grid` in registers.
 
 use super::super::simd::wide::Wide;
-use super::matvec::{Dot32, Dot256};
-use super::registers::{IN_ORDER, PLANE_HALVES, bytes, half};
+use super::registers::{Dot32, Dot256, IN_ORDER, PLANE_HALVES, bytes, half};
 use super::unpack_grid::{
     FP4_CODES, Grid, Gridded, IQ4_CODES, IQ4NL, IQ4XS, MXFP4, Q8K, TQ20, iq4_scales,
 };

@@ -15,7 +15,7 @@ pub mod x86;
 #[cfg(target_arch = "x86_64")]
 mod x86_512;
 #[cfg(target_arch = "x86_64")]
-mod x86_512_rows;
+mod x86_512_wide;
 #[cfg(target_arch = "x86_64")]
 mod x86_wide;
 

@@ -1,8 +1,9 @@
 //! [`Wide`] for the ARM tiers: 64 bytes or sixteen i32 in four registers. Codes take part as signed
 //! bytes except where i8mm multiplies unsigned by signed ones.
 
+use super::Simd;
 use super::neon::Arm;
-use super::wide::{Wide, quad, word_pair};
+use super::wide::{Wide, byte_pairs, quad, word_pair};
 use std::arch::aarch64::*;
 
 type B = [uint8x16_t; 4];
@@ -45,17 +46,6 @@ fn scaled(acc: int32x4_t, w: int8x16_t, x: uint8x16_t, scales: uint8x16_t) -> in
         let low = vmull_s8(vget_low_s8(w), vget_low_s8(x));
         let pairs = vpaddq_s16(low, vmull_high_s8(w, x));
         vaddq_s32(acc, word_pairs(pairs, vreinterpretq_s16_u8(scales)))
-    }
-}
-
-/// Sixteen words times sixteen, summed by pairs, in the first eight lanes.
-#[inline(always)]
-fn first_half(a: [int16x8_t; 2], sums: &[i16; 16]) -> I {
-    // SAFETY: a token's method calls this, so the CPU has NEON; 2 x 8 words lie in the array.
-    unsafe {
-        let zero = vdupq_n_s32(0);
-        let low = word_pairs(a[0], vld1q_s16(sums.as_ptr()));
-        [low, word_pairs(a[1], vld1q_s16(sums.as_ptr().add(8))), zero, zero]
     }
 }
 
@@ -196,12 +186,6 @@ impl<const DOT: u8> Wide for Arm<DOT> {
         [v[0], v[1], shifted[2], shifted[3]]
     }
     #[inline(always)]
-    fn pick8(self, word: u64, index: &[u8; 64]) -> B {
-        let index = self.load_b(index);
-        // SAFETY: the token proves NEON; an index of 16 or more gives zero.
-        each(|i| unsafe { vqtbl1q_u8(vreinterpretq_u8_u64(vdupq_n_u64(word)), index[i]) })
-    }
-    #[inline(always)]
     fn pick16(self, bytes: &[i8; 16], index: &[u8; 64]) -> B {
         let index = self.load_b(index);
         // SAFETY: the token proves NEON; 16 bytes lie in the array.
@@ -291,27 +275,90 @@ impl<const DOT: u8> Wide for Arm<DOT> {
         })
     }
     #[inline(always)]
-    fn dot_mins(self, mins: u64, sums: &[i16; 16]) -> I {
-        // SAFETY: the token proves NEON.
-        let words = unsafe {
-            let mins = vcreate_u8(mins);
-            let halves = [vzip1_u8(mins, mins), vzip2_u8(mins, mins)];
-            halves.map(|half| vreinterpretq_s16_u16(vmovl_u8(half)))
-        };
-        first_half(words, sums)
-    }
-    #[inline(always)]
-    fn dot_sums(self, scales: &[i8; 16], sums: &[i16; 16]) -> I {
-        // SAFETY: the token proves NEON; 16 bytes lie in the array.
-        let words = unsafe {
-            let scales = vld1q_s8(scales.as_ptr());
-            [vmovl_s8(vget_low_s8(scales)), vmovl_high_s8(scales)]
-        };
-        first_half(words, sums)
-    }
-    #[inline(always)]
     fn reduce_halves(self, v: [I; 4]) -> [[i32; 4]; 2] {
         // SAFETY: the token proves NEON.
         [0, 2].map(|at| v.map(|v| unsafe { vaddvq_s32(vaddq_s32(v[at], v[at + 1])) }))
+    }
+    #[inline(always)]
+    unsafe fn words(self, rows: &[*const u8; 16], at: usize) -> [B; 4] {
+        let mut out = [self.splat_b(0); 4];
+        for quarter in 0..4 {
+            // SAFETY: the token proves NEON; the caller promises 16 bytes a pointer.
+            unsafe {
+                let row = |i: usize| vreinterpretq_u32_u8(load(rows[4 * quarter + i].add(at)));
+                let (a, b, c, d) = (row(0), row(1), row(2), row(3));
+                let wide = |v| vreinterpretq_u64_u32(v);
+                let (ab, cd) = (wide(vtrn1q_u32(a, b)), wide(vtrn1q_u32(c, d)));
+                let (odd_ab, odd_cd) = (wide(vtrn2q_u32(a, b)), wide(vtrn2q_u32(c, d)));
+                out[0][quarter] = vreinterpretq_u8_u64(vtrn1q_u64(ab, cd));
+                out[1][quarter] = vreinterpretq_u8_u64(vtrn1q_u64(odd_ab, odd_cd));
+                out[2][quarter] = vreinterpretq_u8_u64(vtrn2q_u64(ab, cd));
+                out[3][quarter] = vreinterpretq_u8_u64(vtrn2q_u64(odd_ab, odd_cd));
+            }
+        }
+        out
+    }
+    #[inline(always)]
+    fn dot_x<const OFFSET: u8>(self, acc: I, codes: B, x: &[i8; 4]) -> I {
+        let x = i32::from_le_bytes(x.map(i8::cast_unsigned));
+        // SAFETY: the token proves NEON.
+        let x = unsafe { [vreinterpretq_u8_s32(vdupq_n_s32(x)); 4] };
+        self.dot_quads::<OFFSET>(acc, codes, x)
+    }
+    #[inline(always)]
+    fn sub_b(self, a: B, b: B) -> B {
+        // SAFETY: the token proves NEON.
+        each(|i| unsafe { vsubq_u8(a[i], b[i]) })
+    }
+    #[inline(always)]
+    fn byte<const N: u32, const SIGNED: bool>(self, v: B) -> I {
+        // SAFETY: the token proves NEON; a negative count shifts right.
+        each(|i| unsafe {
+            let v = vreinterpretq_s32_u8(v[i]);
+            let top = vshlq_s32(v, vdupq_n_s32(24 - 8 * N as i32));
+            if SIGNED {
+                vshrq_n_s32::<24>(top)
+            } else {
+                vreinterpretq_s32_u32(vshrq_n_u32::<24>(vreinterpretq_u32_s32(top)))
+            }
+        })
+    }
+    #[inline(always)]
+    fn byte_pair<const N: u8, const SIGNED: bool>(self, v: B) -> I {
+        let index = byte_pairs::<N, SIGNED>();
+        // SAFETY: the token proves NEON; 16 bytes lie in the array.
+        each(|i| unsafe {
+            let words = vreinterpretq_s16_u8(vqtbl1q_u8(v[i], load(index.as_ptr())));
+            vreinterpretq_s32_s16(if SIGNED { vshrq_n_s16::<8>(words) } else { words })
+        })
+    }
+    #[inline(always)]
+    fn half_of<const HIGH: bool>(self, v: B) -> [float32x4_t; 4] {
+        let mut bytes = [0; 32];
+        for (v, out) in v.into_iter().zip(bytes.as_chunks_mut::<8>().0) {
+            // SAFETY: the token proves NEON; eight bytes lie in the chunk.
+            unsafe {
+                let v = vreinterpretq_u32_u8(v);
+                let half = if HIGH { vshrn_n_u32::<16>(v) } else { vmovn_u32(v) };
+                vst1_u8(out.as_mut_ptr(), vreinterpret_u8_u16(half));
+            }
+        }
+        self.load_f16(&bytes)
+    }
+    #[inline(always)]
+    fn fifth_bits(self, bits: B, quad: usize) -> B {
+        let byte: [u8; 16] = std::array::from_fn(|i| (i / 4 * 4 + quad / 2) as u8);
+        let bit: [u8; 16] = std::array::from_fn(|i| 1 << (i % 4 + quad % 2 * 4));
+        // SAFETY: the token proves NEON; 16 bytes lie in each array.
+        each(|i| unsafe { vtstq_u8(vqtbl1q_u8(bits[i], load(byte.as_ptr())), load(bit.as_ptr())) })
+    }
+    #[inline(always)]
+    fn add_i(self, a: I, b: I) -> I {
+        // SAFETY: the token proves NEON.
+        each(|i| unsafe { vaddq_s32(a[i], b[i]) })
+    }
+    #[inline(always)]
+    fn prefetch_second(self, p: *const u8) {
+        self.prefetch(p);
     }
 }

@@ -52,8 +52,6 @@ pub trait Wide: Simd {
     fn shl_b<const N: u32>(self, v: Self::B) -> Self::B;
     /// The first half as it is, the second shifted right as [`Wide::shr_b`].
     fn shr_second<const N: u32>(self, v: Self::B) -> Self::B;
-    /// i16 lanes: in each group of 8 bytes' worth, byte `index` of `word`; 128 gives zero.
-    fn pick8(self, word: u64, index: &[u8; 64]) -> Self::B;
     /// i16 lanes of signed bytes: high bytes picked by `index`, shifted down.
     fn pick16(self, bytes: &[i8; 16], index: &[u8; 64]) -> Self::B;
 
@@ -72,6 +70,28 @@ pub trait Wide: Simd {
     /// acc + codes * x summed by fours; OFFSET 128 says that codes may be above 127, and is
     /// subtracted from them if [`Wide::SIGNED_QUADS`].
     fn dot_quads<const OFFSET: u8>(self, acc: Self::I, codes: Self::B, x: Self::B) -> Self::I;
+    /// Bytes `at` to `at` + 15 behind sixteen pointers as words: lane l of word w holds four bytes
+    /// behind pointer l.
+    ///
+    /// # Safety
+    /// Those bytes are readable.
+    unsafe fn words(self, rows: &[*const u8; 16], at: usize) -> [Self::B; 4];
+    /// [`Wide::dot_quads`] with four activations everywhere.
+    fn dot_x<const OFFSET: u8>(self, acc: Self::I, codes: Self::B, x: &[i8; 4]) -> Self::I;
+    /// a - b, bytes.
+    fn sub_b(self, a: Self::B, b: Self::B) -> Self::B;
+    /// Byte N of each four as a number.
+    fn byte<const N: u32, const SIGNED: bool>(self, v: Self::B) -> Self::I;
+    /// Bytes N (0 or 2) and N + 1 of each four as two words.
+    fn byte_pair<const N: u8, const SIGNED: bool>(self, v: Self::B) -> Self::I;
+    /// The low or the high two bytes of each four as an f16.
+    fn half_of<const HIGH: bool>(self, v: Self::B) -> Self::F;
+    /// Bit 4 `quad` + i of a lane in bit 4 of its byte i; other bits mean nothing.
+    fn fifth_bits(self, bits: Self::B, quad: usize) -> Self::B;
+    /// a + b.
+    fn add_i(self, a: Self::I, b: Self::I) -> Self::I;
+    /// Asks for a cache line, no nearer than the second cache; it need not be readable.
+    fn prefetch_second(self, p: *const u8);
     /// To f32.
     fn to_f(self, v: Self::I) -> Self::F;
     /// -(a * b) + c, rounded once.
@@ -90,22 +110,20 @@ pub trait Wide: Simd {
     ) -> Self::I;
     /// (codes - OFFSET) * x summed by fours; codes at most 127 unless OFFSET is 128.
     fn dot_offset<const OFFSET: u8>(self, codes: Self::B, x: Self::B) -> Self::I;
-    /// mins[i / 2] * sums[i] summed by pairs in the first eight lanes, zeros in the others.
-    fn dot_mins(self, mins: u64, sums: &[i16; 16]) -> Self::I;
-    /// scales[i] * sums[i] summed by pairs in the first eight lanes, zeros in the others.
-    fn dot_sums(self, scales: &[i8; 16], sums: &[i16; 16]) -> Self::I;
     /// Sums of lanes 0..8 of each, and of lanes 8..16.
     fn reduce_halves(self, v: [Self::I; 4]) -> [[i32; 4]; 2];
-    /// Four rows of Q4_K (or Q5_K: a fifth bit) at once, if the tier has a way of its own; each row
-    /// has as many blocks as `qs`.
-    #[inline(always)]
-    fn nibble_rows<const FIFTH: bool>(
-        self,
-        _rows: [&[u8]; 4],
-        _x: (&[[i8; 256]], &[[i16; 16]], &[f32]),
-    ) -> Option<[f32; 4]> {
-        None
+}
+
+/// For each four bytes, which of them make two words: as they are, or in the upper bytes.
+#[inline(always)]
+pub const fn byte_pairs<const N: u8, const SIGNED: bool>() -> [u8; 16] {
+    let mut index = [128; 16];
+    let mut i = 0;
+    while i < 8 {
+        index[2 * i + SIGNED as usize] = (i / 2 * 4 + i % 2) as u8 + N;
+        i += 1;
     }
+    index
 }
 
 /// Four bytes as one number.

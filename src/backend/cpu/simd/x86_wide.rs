@@ -1,11 +1,14 @@
 //! [`Wide`] for AVX2 and AVX-VNNI: 64 bytes or sixteen i32 in two registers. The two differ in how
 //! they add products of bytes and of words.
 
-use super::wide::{Wide, quad, word_pair};
+use super::wide::{Wide, byte_pairs, quad, word_pair};
 use super::x86::{Avx2, AvxVnni};
 use std::arch::x86_64::*;
 
 type Pair = [__m256i; 2];
+
+/// A one in every byte.
+const ONES: u128 = u128::MAX / 255;
 
 /// Loads 32 bytes.
 #[inline(always)]
@@ -162,15 +165,6 @@ macro_rules! wide {
                 unsafe { [v[0], _mm256_srl_epi16(v[1], _mm_cvtsi32_si128(N.cast_signed()))] }
             }
             #[inline(always)]
-            fn pick8(self, word: u64, index: &[u8; 64]) -> Pair {
-                let index = self.load_b(index);
-                // SAFETY: the token proves AVX2.
-                unsafe {
-                    let word = _mm256_set1_epi64x(word.cast_signed());
-                    [_mm256_shuffle_epi8(word, index[0]), _mm256_shuffle_epi8(word, index[1])]
-                }
-            }
-            #[inline(always)]
             fn pick16(self, bytes: &[i8; 16], index: &[u8; 64]) -> Pair {
                 let index = self.load_b(index);
                 // SAFETY: the token proves AVX2; 16 bytes lie in the array.
@@ -237,6 +231,114 @@ macro_rules! wide {
                 }
             }
             #[inline(always)]
+            unsafe fn words(self, rows: &[*const u8; 16], at: usize) -> [Pair; 4] {
+                let mut out = [self.zero_i(); 4];
+                for h in 0..2 {
+                    // SAFETY: the token proves AVX2; the caller promises 16 bytes a pointer.
+                    unsafe {
+                        let two = |i: usize| {
+                            let a = _mm_loadu_si128(rows[8 * h + i].add(at).cast());
+                            let b = _mm_loadu_si128(rows[8 * h + i + 4].add(at).cast());
+                            _mm256_set_m128i(b, a)
+                        };
+                        let v = [two(0), two(1), two(2), two(3)];
+                        let a = _mm256_unpacklo_epi32(v[0], v[1]);
+                        let b = _mm256_unpackhi_epi32(v[0], v[1]);
+                        let c = _mm256_unpacklo_epi32(v[2], v[3]);
+                        let d = _mm256_unpackhi_epi32(v[2], v[3]);
+                        out[0][h] = _mm256_unpacklo_epi64(a, c);
+                        out[1][h] = _mm256_unpackhi_epi64(a, c);
+                        out[2][h] = _mm256_unpacklo_epi64(b, d);
+                        out[3][h] = _mm256_unpackhi_epi64(b, d);
+                    }
+                }
+                out
+            }
+            #[inline(always)]
+            fn dot_x<const OFFSET: u8>(self, acc: Pair, codes: Pair, x: &[i8; 4]) -> Pair {
+                let x = i32::from_le_bytes(x.map(i8::cast_unsigned));
+                // SAFETY: the token proves AVX2.
+                self.dot_quads::<OFFSET>(acc, codes, unsafe { [_mm256_set1_epi32(x); 2] })
+            }
+            #[inline(always)]
+            fn sub_b(self, a: Pair, b: Pair) -> Pair {
+                // SAFETY: the token proves AVX2.
+                unsafe { [_mm256_sub_epi8(a[0], b[0]), _mm256_sub_epi8(a[1], b[1])] }
+            }
+            #[inline(always)]
+            fn byte<const N: u32, const SIGNED: bool>(self, v: Pair) -> Pair {
+                // SAFETY: the token proves AVX2.
+                unsafe {
+                    let mut v = v;
+                    for v in &mut v {
+                        *v = if SIGNED {
+                            let n = _mm256_set1_epi32(24 - 8 * N.cast_signed());
+                            _mm256_srai_epi32::<24>(_mm256_sllv_epi32(*v, n))
+                        } else {
+                            let n = _mm256_set1_epi32(8 * N.cast_signed());
+                            _mm256_and_si256(_mm256_srlv_epi32(*v, n), _mm256_set1_epi32(255))
+                        };
+                    }
+                    v
+                }
+            }
+            #[inline(always)]
+            fn byte_pair<const N: u8, const SIGNED: bool>(self, v: Pair) -> Pair {
+                let index = byte_pairs::<N, SIGNED>();
+                // SAFETY: the token proves AVX2; 16 bytes lie in the array.
+                unsafe {
+                    let index = _mm_loadu_si128(index.as_ptr().cast());
+                    let index = _mm256_broadcastsi128_si256(index);
+                    let mut v = v;
+                    for v in &mut v {
+                        let words = _mm256_shuffle_epi8(*v, index);
+                        *v = if SIGNED { _mm256_srai_epi16::<8>(words) } else { words };
+                    }
+                    v
+                }
+            }
+            #[inline(always)]
+            fn half_of<const HIGH: bool>(self, v: Pair) -> [__m256; 2] {
+                // SAFETY: the token proves AVX2 and F16C.
+                unsafe {
+                    let mut v = v;
+                    for v in &mut v {
+                        let low = _mm256_and_si256(*v, _mm256_set1_epi32(0xffff));
+                        *v = if HIGH { _mm256_srli_epi32::<16>(*v) } else { low };
+                    }
+                    let all = _mm256_packus_epi32(v[0], v[1]);
+                    let all = _mm256_permute4x64_epi64::<0b1101_1000>(all);
+                    let upper = _mm256_extracti128_si256::<1>(all);
+                    [_mm256_cvtph_ps(_mm256_castsi256_si128(all)), _mm256_cvtph_ps(upper)]
+                }
+            }
+            #[inline(always)]
+            fn fifth_bits(self, bits: Pair, quad: usize) -> Pair {
+                let byte = 0x0c0c_0c0c_0808_0808_0404_0404_0000_0000 | (quad as u128 / 2 * ONES);
+                let bit = 0x0804_0201 << (quad % 2 * 4);
+                // SAFETY: the token proves AVX2; 16 bytes lie in a u128.
+                unsafe {
+                    let byte = _mm_loadu_si128((&raw const byte).cast());
+                    let (byte, bit) = (_mm256_broadcastsi128_si256(byte), _mm256_set1_epi32(bit));
+                    let mut v = bits;
+                    for v in &mut v {
+                        let chosen = _mm256_and_si256(_mm256_shuffle_epi8(*v, byte), bit);
+                        *v = _mm256_cmpeq_epi8(chosen, bit);
+                    }
+                    v
+                }
+            }
+            #[inline(always)]
+            fn add_i(self, a: Pair, b: Pair) -> Pair {
+                // SAFETY: the token proves AVX2.
+                unsafe { [_mm256_add_epi32(a[0], b[0]), _mm256_add_epi32(a[1], b[1])] }
+            }
+            #[inline(always)]
+            fn prefetch_second(self, p: *const u8) {
+                // SAFETY: a hint; no memory is accessed as far as the program can tell.
+                unsafe { _mm_prefetch::<_MM_HINT_T1>(p.cast()) };
+            }
+            #[inline(always)]
             fn to_f(self, v: Pair) -> [__m256; 2] {
                 // SAFETY: the token proves AVX2.
                 unsafe { [_mm256_cvtepi32_ps(v[0]), _mm256_cvtepi32_ps(v[1])] }
@@ -294,26 +396,6 @@ macro_rules! wide {
                         }
                     }
                     sums
-                }
-            }
-            #[inline(always)]
-            fn dot_mins(self, mins: u64, sums: &[i16; 16]) -> Pair {
-                // SAFETY: the token proves AVX2; 32 bytes lie in the array.
-                unsafe {
-                    let mins = _mm_cvtsi64_si128(mins.cast_signed());
-                    let mins = _mm256_cvtepu8_epi16(_mm_unpacklo_epi8(mins, mins));
-                    let sum = _mm256_madd_epi16(mins, load(sums.as_ptr().cast()));
-                    [sum, _mm256_setzero_si256()]
-                }
-            }
-            #[inline(always)]
-            fn dot_sums(self, scales: &[i8; 16], sums: &[i16; 16]) -> Pair {
-                // SAFETY: the token proves AVX2; the arrays hold 16 and 32 bytes.
-                unsafe {
-                    let scales = _mm_loadu_si128(scales.as_ptr().cast());
-                    let sums = load(sums.as_ptr().cast());
-                    let sum = _mm256_madd_epi16(_mm256_cvtepi8_epi16(scales), sums);
-                    [sum, _mm256_setzero_si256()]
                 }
             }
             #[inline(always)]
