@@ -49,6 +49,7 @@ pub fn exp<S: Simd>(s: S, x: S::F) -> S::F {
 /// n = round(x), f = x - n, a polynomial of degree 5 for 2^f (minimax of the relative error on
 /// -0.5..=0.5: 9.2e-8), times 2^n through the exponent bits.
 #[inline(always)]
+#[allow(clippy::approx_constant, reason = "a coefficient of the polynomial, near ln 2 by nature")]
 pub fn exp2_below<S: Simd>(s: S, x: S::F) -> S::F {
     let low = s.splat(-126.0);
     let clamped = s.max(low, x);
