@@ -114,8 +114,8 @@ fn measure(pool: &mut Pool, table: &Table, kind: TensorType, weights: &[u8], n: 
         acts.clear();
         acts.prepare(0, kernel.act, (tier, pool), (&x, K), &mut std::iter::once(0..n)).unwrap();
         let shared = Shared::new(&mut out, N_OUT);
-        let product = Product { kernel, weights, n_out: N_OUT, k: K, rows: 0..n, out: &shared };
-        products((tier, pool), &acts, &x, &[product], &|_, _| {}).unwrap();
+        let one = |_| Ok(Product { kernel, weights, n_out: N_OUT, k: K, rows: 0..n, out: &shared });
+        products((tier, pool), &acts, &x, (1, &one), None).unwrap();
         times.push(at.elapsed().as_secs_f64());
     }
     times.sort_by(f64::total_cmp);

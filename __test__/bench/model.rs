@@ -35,6 +35,7 @@ fn main() {
     let pages: Vec<_> = (0..64).map(PageId).collect();
     pages.iter().for_each(|page| cpu.page_commit(*page).unwrap());
     for n in rows.split(',').map(|n| n.parse::<usize>().unwrap()) {
+        let barriers = cpu.barriers();
         let mut best = f64::INFINITY;
         let mut times = Vec::new();
         let start = Instant::now();
@@ -58,20 +59,23 @@ fn main() {
             position = if n == 1 { (position + 1) % (60 * PAGE_TOKENS) } else { 0 };
         }
         times.sort_by(f64::total_cmp);
-        tell(json, cpu.tier(), n, (times[times.len() / 2], best));
+        let barriers = (cpu.barriers() - barriers) / times.len() as u64;
+        tell(json, cpu.tier(), (n, barriers), (times[times.len() / 2], best));
     }
 }
 
 /// A line for people or for records; times in seconds.
-fn tell(json: bool, tier: &str, n: usize, (median, best): (f64, f64)) {
+fn tell(json: bool, tier: &str, (n, barriers): (usize, u64), (median, best): (f64, f64)) {
     let rate = n as f64 / median;
     let (median, best) = (median * 1e3, best * 1e3);
     if json {
         let line = serde_json::json!({
             "rows": n, "tier": tier, "medianMs": median, "bestMs": best, "tokensPerSecond": rate,
+            "barriers": barriers,
         });
         println!("{line}");
     } else {
-        println!("{n:5} rows: median {median:9.2} ms, best {best:9.2} ms, {rate:8.1} tok/s");
+        let times = format!("median {median:9.2} ms, best {best:9.2} ms");
+        println!("{n:5} rows: {times}, {rate:8.1} tok/s, {barriers} barriers");
     }
 }

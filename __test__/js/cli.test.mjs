@@ -74,6 +74,8 @@ test('wrong usage exits with 2 and says what was wrong', () => {
     [['run', MODEL, 'a', '--top-k', '-1'], /topK/],
     [['run', MODEL, 'a', '--logit-bias', '3'], /id=bias/],
     [['run', MODEL, 'a', '--threads', '0'], /threads/],
+    [['run', MODEL, 'a', '--threads', '10000'], /threads/],
+    [['run', MODEL, 'a', '--threads', 'NaN'], /threads/],
     [['chat', MODEL, 'a', '--template-args', '{'], /JSON/],
     [['diff', MODEL, '--threads', '1.5'], /threads: expected 'auto' or an integer/],
   ];

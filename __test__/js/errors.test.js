@@ -145,6 +145,9 @@ test('environment variables stand for options, and are checked', async () => {
   const run = async (env) => (await script(body, { env })).stdout.trim();
   assert.equal(await run({ NODE_CHORD_THREADS: '1' }), '1');
   assert.match(await run({ NODE_CHORD_THREADS: 'many' }), /NODE_CHORD_THREADS: expected/);
+  assert.match(await run({ NODE_CHORD_THREADS: '0' }), /NODE_CHORD_THREADS: expected/);
+  assert.match(await run({ NODE_CHORD_THREADS: '10000' }), /NODE_CHORD_THREADS: expected/);
+  assert.match(await run({ NODE_CHORD_CPU: 'z80' }), /z80/);
   assert.match(await run({ NODE_CHORD_DEVICE: 'cuda' }), /cuda/);
   const { stderr } = await script(body, { env: { NODE_CHORD_LOG: 'debug' } });
   assert.match(stderr, /load/);

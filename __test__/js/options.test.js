@@ -147,7 +147,7 @@ test('wrong load options are refused before the file is looked at', async () => 
     device: ['gpu', 'cuda:', 1, [], ['cpu', 7], null],
     contextLength: [0, -1, 1.5, '8k'],
     kvType: ['q4', 1, { k: 'f16' }, { k: 'f16', v: 'x' }, {}],
-    threads: [0, 257, 'many', 1.5],
+    threads: [0, 257, 10_000, NaN, 'many', 1.5],
     memory: [1, 'all', { ram: '2 potatoes' }, { ram: 0 }, { kv: -1 }, { ram: '0 GiB' }],
     prefetch: [-1, 65, 'far', 0.5],
     io: ['fast', 1, null],

@@ -20,6 +20,7 @@ mod malformed;
 mod measure;
 mod numeric;
 mod over;
+mod passes;
 mod place;
 mod quant;
 mod reference;

@@ -6,6 +6,7 @@ mod fuse;
 mod print;
 pub mod residency;
 
+pub use fuse::{Heads, Stage, Turned, Work};
 pub use print::{Printed, parameters};
 
 use crate::quant::TensorType;

@@ -1,9 +1,11 @@
 //! Memory for the values of a pass. Values that never live together share a slot; slots grow to the
 //! largest batch seen and stay, so that a pass of a size seen before allocates nothing.
 
+use super::kernel::bank::Bank;
 use super::kernel::buffer::Buffer;
 use crate::error::Result;
 use crate::plan::{Plan, ValueId};
+use std::ops::Range;
 
 /// Which slot holds a value, and how wide the slots are.
 #[derive(Debug)]
@@ -24,8 +26,26 @@ pub fn width(plan: &Plan, value: ValueId) -> usize {
     plan.value(value).floats()
 }
 
+/// The steps of a plan, numbered through its groups, in runs that may be computed together.
+fn together(plan: &Plan) -> Vec<Range<usize>> {
+    let mut runs = Vec::new();
+    let mut first = 0;
+    for group in &plan.groups {
+        for stage in group.stages() {
+            let work = stage.together();
+            if !work.is_empty() {
+                runs.push(first + work.start..first + work.end);
+            }
+            runs.extend(stage.then.map(|step| first + step..first + step + 1));
+        }
+        first += group.steps.len();
+    }
+    runs
+}
+
 impl Layout {
-    /// Assigns slots by walking the plan once: a value's slot is free after its last reader.
+    /// Assigns slots by walking the plan once. Steps that may run together share no slot; a value's
+    /// slot is free after those with its last reader.
     #[must_use]
     pub fn new(plan: &Plan) -> Self {
         let steps: Vec<_> = plan.groups.iter().flat_map(|group| &group.steps).collect();
@@ -38,15 +58,18 @@ impl Layout {
         last[plan.logits.0 as usize] = usize::MAX;
         let mut layout = Layout { slot_of: vec![usize::MAX; plan.values.len()], slots: Vec::new() };
         let mut free = Vec::new();
-        for (i, step) in steps.iter().enumerate() {
-            let id = step.output.0 as usize;
-            let selected = plan.value(step.output).selected;
-            layout.slot_of[id] = layout.take(&mut free, width(plan, step.output), selected);
-            let mut dead: Vec<_> = step.inputs.iter().map(|v| v.0 as usize).collect();
-            dead.push(id);
+        for together in together(plan) {
+            for step in &steps[together.clone()] {
+                let selected = plan.value(step.output).selected;
+                let slot = layout.take(&mut free, width(plan, step.output), selected);
+                layout.slot_of[step.output.0 as usize] = slot;
+            }
+            let values = steps[together.clone()].iter();
+            let values = values.flat_map(|step| step.inputs.iter().chain([&step.output]));
+            let mut dead: Vec<_> = values.map(|value| value.0 as usize).collect();
             dead.sort_unstable();
             dead.dedup();
-            for value in dead.into_iter().filter(|v| last[*v] <= i) {
+            for value in dead.into_iter().filter(|value| last[*value] < together.end) {
                 free.push(layout.slot_of[value]);
             }
         }
@@ -104,6 +127,16 @@ impl Arena {
     #[must_use]
     pub fn get(&self, slot: usize, len: usize) -> &[f32] {
         self.slots.get(slot).and_then(|buffer| buffer.get(..len)).unwrap_or(&[])
+    }
+
+    /// All values at once, for a batch of so many rows and selected rows.
+    pub fn bank<'a>(
+        &'a mut self,
+        layout: &'a Layout,
+        plan: &'a Plan,
+        rows: [usize; 2],
+    ) -> Bank<'a> {
+        Bank::new(&mut self.slots, layout, plan, rows)
     }
 
     /// Takes a slot's buffer out, to write it while others are read.

@@ -62,6 +62,14 @@ impl Cpu {
         Ok(Cpu { plan, exec, pages })
     }
 
+    /// How often all threads have waited for each other so far. In a pass of at most 4 rows and up
+    /// to position 512, a dense layer takes four such barriers, a layer of experts five; beyond
+    /// that position attention, whose keys are split then, takes one more.
+    #[must_use]
+    pub fn barriers(&self) -> u64 {
+        self.exec.barriers()
+    }
+
     /// Whether the batch is one that this backend may run.
     fn check(&self, batch: &Batch) -> Result<()> {
         let odd = |what: String| Err(Error::internal("cpu", what));

@@ -1,10 +1,10 @@
 //! Mixture of experts: rows are sorted by expert, every used expert's weights are read once, and a
 //! row adds its experts in the order of its choice, so that its result depends on itself alone.
 
-use super::super::kernel::act::GatedAct;
 use super::super::kernel::acts::ActCache;
 use super::super::kernel::buffer::Buffer;
 use super::super::kernel::drive::{self, Product, products};
+use super::super::kernel::math::AddScaled;
 use super::super::kernel::stripe::Shared;
 use super::Exec;
 use crate::error::{Error, Result};
@@ -28,6 +28,8 @@ pub struct Room {
     place: Vec<usize>,
     /// Experts in use and their pairs.
     used: Vec<(usize, Range<usize>)>,
+    /// Experts in use.
+    list: Vec<u32>,
 }
 
 /// (pairs a row, n_embd, n_ff) of an experts step.
@@ -57,6 +59,7 @@ impl Room {
             self.pairs.reserve(pairs);
             self.place.reserve(pairs);
             self.used.reserve(pairs);
+            self.list.reserve(pairs);
         }
         Ok(())
     }
@@ -102,6 +105,8 @@ impl Room {
                 _ => self.used.push((*expert as usize, at..at + 1)),
             }
         }
+        self.list.clear();
+        self.list.extend(self.used.iter().map(|(expert, _)| *expert as u32));
     }
 }
 
@@ -131,80 +136,82 @@ impl Exec {
         let tier = self.table.tier();
         let odd = || Error::internal("exec", "experts of unknown shape");
         let (used, n_embd, n_ff) = shape(&self.plan, step).ok_or_else(odd)?;
-        let (gate, up) = (Self::weight(step, 0)?, Self::weight(step, 1)?);
-        let down = Self::weight(step, 2)?;
-        let n_expert = self.plan.weight(gate).shape[0];
-        let routing = self.input(step, 1)?;
-        room.sort(routing, used, n_expert);
-        let x = self.input(step, 0)?;
-        for (to, (_, row, _)) in room.x.chunks_exact_mut(n_embd).zip(&room.pairs) {
-            let row = *row as usize;
+        let ids = [Self::weight(step, 0)?, Self::weight(step, 1)?, Self::weight(step, 2)?];
+        let n_expert = self.plan.weight(ids[0]).shape[0];
+        room.sort(self.input(step, 1)?, used, n_expert);
+        let x = self.arena.get(self.layout.slot(step.inputs[0]), self.len(step.inputs[0]));
+        let n = room.pairs.len();
+        let pairs = &room.pairs;
+        drive::map_rows(&mut self.pool, &mut room.x[..n * n_embd], n_embd, &|pair, to| {
+            let row = pairs[pair].1 as usize;
             to.copy_from_slice(&x[row * n_embd..(row + 1) * n_embd]);
-        }
-        let ids = [gate, up, down];
-        let list: Vec<u32> = room.used.iter().map(|(expert, _)| *expert as u32).collect();
-        weights.experts(&ids, n_expert, &list, &mut |turn, held| {
-            let used = room.used.get(turn.clone()).unwrap_or(&[]);
-            let (Some(first), Some(last)) = (used.first(), used.last()) else { return Ok(()) };
-            let pairs = first.1.start..last.1.end;
-            self.expert_products(room, held, &turn, &pairs, &ids[..2], (n_embd, n_ff))?;
-            let some = pairs.start * n_ff..pairs.end * n_ff;
-            let up_rows = &room.up[some.clone()];
-            drive::map_rows(&mut self.pool, &mut room.gate[some], n_ff, &|row, gate| {
-                tier.call(GatedAct { act, gate, up: &up_rows[row * n_ff..(row + 1) * n_ff] });
-            })?;
-            self.expert_products(room, held, &turn, &pairs, &ids[2..], (n_ff, n_embd))
         })?;
-        let routing = self.input(step, 1)?;
-        for (row, out) in out.chunks_exact_mut(n_embd).enumerate() {
+        let (runs, list) = (std::mem::take(&mut room.used), std::mem::take(&mut room.list));
+        let done = weights.experts(&ids, n_expert, &list, &mut |turn, held| {
+            let turn = Turn { held, used: runs.get(turn).unwrap_or(&[]), n_embd, n_ff };
+            self.expert_products(room, &turn, &ids[..2], Some(act))?;
+            self.expert_products(room, &turn, &ids[2..], None)
+        });
+        (room.used, room.list) = (runs, list);
+        done?;
+        let routing = self.arena.get(self.layout.slot(step.inputs[1]), self.len(step.inputs[1]));
+        let (place, x) = (&room.place, &room.x);
+        drive::map_rows(&mut self.pool, out, n_embd, &|row, out| {
             out.fill(0.0);
             for choice in row * used..(row + 1) * used {
-                let (y, at) = (routing[2 * choice + 1], room.place[choice]);
-                for (out, x) in out.iter_mut().zip(&room.x[at * n_embd..]) {
-                    *out = x.mul_add(y, *out);
-                }
+                let (y, at) = (routing[2 * choice + 1], place[choice]);
+                tier.call(AddScaled(out, &x[at * n_embd..(at + 1) * n_embd], y));
             }
-        }
-        Ok(())
+        })
     }
 
-    /// Products of the used experts of a turn, whose rows are `pairs`: `[gate, up]` from x, or
-    /// `[down]` from gate back into x.
+    /// Products of the experts of a turn, each of whose weights are read once for all its rows:
+    /// gate = act(gate x) * up x of weights `[gate, up]`, or x = down gate of `[down]`.
     fn expert_products(
         &mut self,
         room: &mut Room,
-        held: &Experts<'_>,
-        turn: &Range<usize>,
-        pairs: &Range<usize>,
+        turn: &Turn<'_>,
         ids: &[WeightId],
-        (k, n_out): (usize, usize),
+        act: Option<Act>,
     ) -> Result<()> {
-        let tier = self.table.tier();
-        let back = ids.len() == 1;
-        let (x, out) = if back { (&room.gate, &mut room.x) } else { (&room.x, &mut room.gate) };
-        let x = &x[pairs.start * k..pairs.end * k];
-        let used = room.used.get(turn.clone()).unwrap_or(&[]);
-        let relative = |rows: &Range<usize>| rows.start - pairs.start..rows.end - pairs.start;
-        room.acts.clear();
+        let (Some(first), Some(last)) = (turn.used.first(), turn.used.last()) else {
+            return Ok(());
+        };
+        let (start, end) = (first.1.start, last.1.end);
+        let (k, n_out) = match act {
+            Some(_) => (turn.n_embd, turn.n_ff),
+            None => (turn.n_ff, turn.n_embd),
+        };
+        let Room { x, gate, up, acts, .. } = room;
+        let (x, out) = if act.is_some() { (x, gate) } else { (gate, x) };
+        let x = &x[start * k..end * k];
+        let (tier, plan, table) = (self.table.tier(), &self.plan, &self.table);
+        let kernel = |id: WeightId| table.linear(plan.weight(id).kind);
+        let rows = |range: &Range<usize>| range.start - start..range.end - start;
+        acts.clear();
         for id in ids {
-            let kind = self.table.linear(self.plan.weight(*id).kind).act;
-            let ranges = &mut used.iter().map(|(_, rows)| relative(rows));
-            room.acts.prepare(0, kind, (tier, &mut self.pool), (x, k), ranges)?;
+            let ranges = &mut turn.used.iter().map(|(_, range)| rows(range));
+            acts.prepare(0, kernel(*id).act, (tier, &mut self.pool), (x, k), ranges)?;
         }
-        let some = pairs.start * n_out..pairs.end * n_out;
-        let outs = [
-            Shared::new(&mut out[some.clone()], n_out),
-            Shared::new(if back { &mut [] } else { &mut room.up[some] }, n_out),
-        ];
-        let mut list = Vec::with_capacity(turn.len() * ids.len());
-        for (expert, rows) in used {
-            let rows = relative(rows);
-            for (id, out) in ids.iter().zip(&outs) {
-                let weights = held.bytes(*id, *expert as u32)?;
-                let kernel = self.table.linear(self.plan.weight(*id).kind);
-                list.push(Product { kernel, weights, n_out, k, rows: rows.clone(), out });
-            }
-        }
-        products((tier, &mut self.pool), &room.acts, x, &list, &|_, _| {})
+        let some = start * n_out..end * n_out;
+        let up = if act.is_some() { &mut up[some.clone()] } else { &mut [][..] };
+        let outs = [Shared::new(&mut out[some], n_out), Shared::new(up, n_out)];
+        let product = |index: usize| {
+            let (which, (expert, range)) = (index % ids.len(), &turn.used[index / ids.len()]);
+            let weights = turn.held.bytes(ids[which], *expert as u32)?;
+            let (kernel, rows, out) = (kernel(ids[which]), rows(range), &outs[which]);
+            Ok(Product { kernel, weights, n_out, k, rows, out })
+        };
+        let list = (turn.used.len() * ids.len(), &product as _);
+        products((tier, &mut self.pool), acts, x, list, act)
     }
+}
+
+/// Experts that are held together.
+struct Turn<'a> {
+    held: &'a Experts<'a>,
+    /// Experts and their pairs, in order.
+    used: &'a [(usize, Range<usize>)],
+    n_embd: usize,
+    n_ff: usize,
 }

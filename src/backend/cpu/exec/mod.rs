@@ -1,30 +1,29 @@
 //! Runs the steps of a group over a batch. It knows steps, slots and kernels; not how a kernel
 //! computes, nor where weights come from.
 
+mod angles;
 mod experts;
-mod linear;
+mod jobs;
 
 use super::arena::{self, Arena, Layout};
 use super::crew::Crew;
-use super::kernel::act::GatedAct;
 use super::kernel::acts::ActCache;
 use super::kernel::attend::job::{self, Attention, Span};
 use super::kernel::buffer::Buffer;
-use super::kernel::drive;
 use super::kernel::float::dequantise;
-use super::kernel::math::AddTo;
-use super::kernel::norm::RmsNorm;
-use super::kernel::rope::{Angles, rotate};
-use super::kernel::route::route;
+use super::kernel::job::{Desk, Piece, append};
+use super::kernel::local::Local;
 use super::kv::Pages;
 use super::pool::Pool;
 use super::table::Table;
-use crate::backend::{Batch, PAGE_TOKENS, Probe, Row};
+use crate::backend::{Batch, Probe, Row};
 use crate::error::{Error, Result};
-use crate::plan::{Attend, GroupId, NormKind, Op, Plan, Rope, Step, ValueId, WeightId};
+use crate::plan::{Attend, GroupId, Op, Plan, Stage, Step, ValueId, WeightId};
 use crate::store::Lease;
-use std::ops::Range;
+use angles::Ropes;
+use parking_lot::{Mutex, RwLock};
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::time::{Duration, Instant};
 
 /// Everything that a pass needs besides the weights.
@@ -38,15 +37,14 @@ pub struct Exec {
     took: Took,
     layout: Layout,
     arena: Arena,
-    acts: ActCache,
+    desk: Desk,
     experts: experts::Room,
-    attention: job::Room,
-    /// Steps of each group that run as one.
-    runs: Arc<[Vec<Range<usize>>]>,
-    /// A norm's weights, a bias: small vectors as f32.
-    vector: Buffer<f32>,
-    ropes: Vec<(Rope, Option<WeightId>, Angles, bool)>,
+    /// The stages of each group.
+    stages: Arc<[Vec<Stage>]>,
+    pieces: Vec<Piece>,
+    ropes: Ropes,
     batch: Batch,
+    tokens: Vec<u32>,
     positions: Vec<u32>,
     spans: Vec<Span>,
     /// Batch row of each selected row.
@@ -62,53 +60,36 @@ struct Took {
     late_before: Duration,
 }
 
-/// What each thread needs for the plan's attention.
-fn room_of(plan: &Plan, threads: usize) -> Result<job::Room> {
-    let mut room = job::Room::new(threads);
-    for step in plan.groups.iter().flat_map(|group| &group.steps) {
-        if let Op::Attend(attend) = &step.op {
-            room.reserve(attend)?;
-        }
-    }
-    Ok(room)
-}
-
 impl Exec {
     /// Prepares to run a plan.
     ///
     /// # Errors
     /// `ERR_INSUFFICIENT_MEMORY`.
     pub fn new(plan: Arc<Plan>, table: Table, pool: Pool, crew: Option<Crew>) -> Result<Self> {
-        let attention = room_of(&plan, pool.threads())?;
-        let mut ropes: Vec<(Rope, Option<WeightId>, Angles, bool)> = Vec::new();
-        for step in plan.groups.iter().flat_map(|group| &group.steps) {
-            if let Op::Rope(rope) = &step.op {
-                let factors = step.weights.first().copied();
-                if !ropes.iter().any(|(r, f, ..)| same_angles(r, rope) && *f == factors) {
-                    ropes.push((rope.clone(), factors, Angles::default(), false));
-                }
-            }
-        }
-        let widest = plan.weights.iter().filter(|w| w.shape.len() == 1).map(|w| w.shape[0]).max();
         Ok(Exec {
             layout: Layout::new(&plan),
-            runs: plan.groups.iter().map(|group| group.runs()).collect(),
+            stages: plan.groups.iter().map(|group| group.stages()).collect(),
+            desk: desk(&plan, pool.threads())?,
             table,
             pool,
             crew,
             took: Took::default(),
             arena: Arena::default(),
-            acts: ActCache::default(),
             experts: experts::Room::default(),
-            attention,
-            vector: Buffer::new(widest.unwrap_or(0))?,
-            ropes,
+            pieces: Vec::new(),
+            ropes: Ropes::new(&plan),
             batch: Batch::default(),
+            tokens: Vec::new(),
             positions: Vec::new(),
             spans: Vec::new(),
             selected: Vec::new(),
             plan,
         })
+    }
+
+    /// How often all threads have waited for each other so far.
+    pub fn barriers(&self) -> u64 {
+        self.pool.barriers()
     }
 
     /// The kernels.
@@ -118,17 +99,16 @@ impl Exec {
 
     /// Bytes of activations and scratch.
     pub fn bytes(&self) -> usize {
-        let angles: usize = self.ropes.iter().map(|rope| rope.2.bytes()).sum();
-        self.arena.bytes()
-            + self.acts.bytes()
-            + self.experts.bytes()
-            + self.attention.bytes()
-            + angles
+        let desk = &self.desk;
+        let turned: usize = desk.turned.iter().map(|turned| turned.lock().bytes()).sum();
+        let acts = desk.acts.read().bytes() + desk.vector.lock().bytes();
+        let attention = desk.attention.bytes() + turned + self.ropes.bytes();
+        self.arena.bytes() + acts + self.experts.bytes() + attention
     }
 
     /// Bytes that a page of the KV cache may need for attention to it.
     pub fn page_bytes(&self) -> usize {
-        self.attention.page_bytes()
+        self.desk.attention.page_bytes()
     }
 
     /// Other threads for the passes to come.
@@ -136,7 +116,7 @@ impl Exec {
     /// # Errors
     /// `ERR_INSUFFICIENT_MEMORY`.
     pub fn set_pool(&mut self, pool: Pool, crew: Option<Crew>) -> Result<()> {
-        self.attention = room_of(&self.plan, pool.threads())?;
+        self.desk = desk(&self.plan, pool.threads())?;
         (self.pool, self.crew, self.took) = (pool, crew, Took::default());
         Ok(())
     }
@@ -144,18 +124,17 @@ impl Exec {
     /// Lets go of what passes have grown.
     pub fn trim(&mut self) {
         self.arena = Arena::default();
-        self.acts = ActCache::default();
+        *self.desk.acts.get_mut() = ActCache::default();
         self.experts = experts::Room::default();
-        self.ropes.iter_mut().for_each(|rope| (rope.2, rope.3) = (Angles::default(), false));
+        self.ropes = Ropes::new(&self.plan);
     }
 
     /// Bytes that a pass of so many rows takes beside what is held in any case.
     pub fn activation_bytes(&self, rows: usize, selected: usize) -> usize {
-        let angles = self.ropes.iter().map(|rope| rope.0.freqs.len() * size_of::<(f32, f32)>());
         self.layout.bytes(rows, selected)
-            + ActCache::bytes_of(linear::widest(&self.plan) * rows.max(selected), 1)
+            + ActCache::bytes_of(Self::widest(&self.plan) * rows.max(selected), 1)
             + experts::Room::bytes_of(&self.plan, rows)
-            + rows * (angles.sum::<usize>() + size_of::<Row>() + 2 * size_of::<usize>())
+            + rows * (self.ropes.row_bytes() + size_of::<Row>() + 2 * size_of::<usize>())
     }
 
     /// Takes a checked batch and makes room for it.
@@ -164,7 +143,9 @@ impl Exec {
     /// `ERR_INSUFFICIENT_MEMORY`.
     pub fn begin(&mut self, batch: &Batch) -> Result<()> {
         self.choose_threads();
-        self.batch.clone_from(batch);
+        // Piece by piece: that keeps the memory of the last batch.
+        self.batch.rows.clone_from(&batch.rows);
+        self.batch.sequences.clone_from(&batch.sequences);
         self.positions.clear();
         self.positions.extend(batch.rows.iter().map(|row| row.position));
         self.selected.clear();
@@ -182,14 +163,13 @@ impl Exec {
                 _ => self.spans.push(Span { rows: i..i + 1, position, sequence }),
             }
         }
-        for rope in &mut self.ropes {
-            rope.3 = false;
-        }
-        self.acts.clear();
+        self.ropes.forget();
+        let acts = self.desk.acts.get_mut();
+        acts.clear();
+        acts.reserve(Self::widest(&self.plan) * batch.rows.len())?;
         let n = batch.rows.len();
         self.arena.reserve(&self.layout, n, self.selected.len())?;
-        self.experts.reserve(&self.plan, n)?;
-        self.acts.reserve(linear::widest(&self.plan) * n)
+        self.experts.reserve(&self.plan, n)
     }
 
     /// As many threads as the passes before have shown to be of use.
@@ -241,21 +221,16 @@ impl Exec {
         weights: &Lease<'_>,
         mut probe: Option<Probe<'_>>,
     ) -> Result<()> {
+        if probe.is_none() && self.is_few() {
+            return self.jobs(id, pages, weights);
+        }
+        let Some(probe) = probe.as_mut() else {
+            return self.stages(id, pages, weights);
+        };
         let plan = Arc::clone(&self.plan);
-        let steps = &plan.group(id).steps;
-        let runs = Arc::clone(&self.runs);
-        for run in runs.get(id.0 as usize).map_or(&[][..], |runs| runs) {
-            let list = &steps[run.clone()];
-            if probe.is_none() && list.len() > 1 {
-                self.linears(list, weights)?;
-                continue;
-            }
-            for (index, step) in run.clone().zip(list) {
-                self.step(step, pages, weights)?;
-                if let Some(probe) = probe.as_mut() {
-                    probe(id, index, step.output, self.value(step.output));
-                }
-            }
+        for (index, step) in plan.group(id).steps.iter().enumerate() {
+            self.step(step, pages, weights)?;
+            probe(id, index, step.output, self.value(step.output));
         }
         Ok(())
     }
@@ -264,6 +239,12 @@ impl Exec {
     fn step(&mut self, step: &Step, pages: &mut Pages, weights: &Lease<'_>) -> Result<()> {
         if self.rows(step.output) == 0 {
             return Ok(());
+        }
+        if step.op == Op::Linear {
+            return self.linear(step, pages, weights);
+        }
+        if !matches!(step.op, Op::Embed | Op::Attend(_) | Op::Experts(_)) {
+            return self.local(step, weights);
         }
         let slot = self.layout.slot(step.output);
         let mut buffer = self.arena.take(slot);
@@ -283,48 +264,41 @@ impl Exec {
         weights: &Lease<'_>,
         out: &mut [f32],
     ) -> Result<()> {
-        let tier = self.table.tier();
-        let width = arena::width(&self.plan, step.output);
         match &step.op {
-            Op::Embed => self.embed(step, weights, out, width),
-            Op::Norm(NormKind::Rms { eps }) => self.norm(step, weights, out, *eps),
-            Op::Linear => self.linear(&[step], weights, &mut [out]),
-            Op::Rope(rope) => self.rope(step, weights, out, rope),
+            Op::Embed => self.embed(step, weights, out),
             Op::Attend(attend) => self.attend(step, pages, out, attend),
-            Op::GatedAct(act) => {
-                out.copy_from_slice(self.input(step, 0)?);
-                let up = self.arena.get(self.layout.slot(step.inputs[1]), out.len());
-                drive::map_rows(&mut self.pool, out, width, &|row, gate| {
-                    let up = &up[row * width..(row + 1) * width];
-                    tier.call(GatedAct { act: *act, gate, up });
-                })
-            }
-            Op::Route(spec) => {
-                let n = spec.n_expert;
-                let mut scores = vec![0.0; n];
-                let inputs = self.input(step, 0)?;
-                for (out, x) in out.chunks_exact_mut(width).zip(inputs.chunks_exact(n)) {
-                    scores.copy_from_slice(x);
-                    route(tier, spec, &mut scores, out);
-                }
-                Ok(())
-            }
             Op::Experts(act) => self.experts(step, weights, out, *act),
-            Op::Add => {
-                out.copy_from_slice(self.input(step, 0)?);
-                let b = self.arena.get(self.layout.slot(step.inputs[1]), out.len());
-                drive::map_rows(&mut self.pool, out, width, &|row, out| {
-                    tier.call(AddTo(out, &b[row * width..(row + 1) * width]));
-                })
-            }
-            Op::Select => {
-                let x = self.input(step, 0)?;
-                for (out, row) in out.chunks_exact_mut(width).zip(&self.selected) {
-                    out.copy_from_slice(&x[row * width..(row + 1) * width]);
-                }
-                Ok(())
-            }
+            op => Err(Error::internal("exec", op.name())),
         }
+    }
+
+    /// A step that needs nothing but its rows.
+    fn local(&mut self, step: &Step, weights: &Lease<'_>) -> Result<()> {
+        self.turn(step, weights)?;
+        let width = match (&step.op, step.weights.first()) {
+            (Op::Norm(_), Some(id)) => self.load_vector(*id, weights)?,
+            _ => 0,
+        };
+        let rows = [self.batch.rows.len(), self.selected.len()];
+        let local = Local {
+            step,
+            bank: &self.arena.bank(&self.layout, &self.plan, rows),
+            tier: self.table.tier(),
+            vector: &self.desk.vector.get_mut()[..width],
+            angles: self.ropes.get(step),
+            selected: &self.selected,
+        };
+        local.run(&mut self.pool)
+    }
+
+    /// Sees to the angles of a rotation.
+    fn turn(&mut self, step: &Step, weights: &Lease<'_>) -> Result<()> {
+        if self.ropes.is_missing(step) {
+            let n = step.weights.first().map(|id| self.load_vector(*id, weights)).transpose()?;
+            let factors = n.map(|n| &self.desk.vector.get_mut()[..n]);
+            self.ropes.fill(step, factors, &self.positions);
+        }
+        Ok(())
     }
 
     /// An input of a step.
@@ -339,67 +313,25 @@ impl Exec {
         step.weights.get(index).copied().ok_or_else(missing)
     }
 
-    fn embed(
-        &mut self,
-        step: &Step,
-        weights: &Lease<'_>,
-        out: &mut [f32],
-        width: usize,
-    ) -> Result<()> {
+    fn embed(&mut self, step: &Step, weights: &Lease<'_>, out: &mut [f32]) -> Result<()> {
         let id = Self::weight(step, 0)?;
-        let kind = self.plan.weight(id).kind;
-        let tokens: Vec<u32> = self.batch.rows.iter().map(|row| row.token).collect();
-        weights.gather(id, self.plan.n_vocab, &tokens, &mut |row, bytes| {
+        let (kind, width) = (self.plan.weight(id).kind, arena::width(&self.plan, step.output));
+        self.tokens.clear();
+        self.tokens.extend(self.batch.rows.iter().map(|row| row.token));
+        weights.gather(id, self.plan.n_vocab, &self.tokens, &mut |row, bytes| {
             let out = out.get_mut(row * width..(row + 1) * width);
             dequantise(kind, bytes, out.unwrap_or(&mut []))
         })
     }
 
-    /// A small weight as f32 in `self.vector`; gives its length.
+    /// A small weight as f32 in the vector of the desk; gives its length.
     fn load_vector(&mut self, id: WeightId, weights: &Lease<'_>) -> Result<usize> {
         let weight = self.plan.weight(id);
         let n: usize = weight.shape.iter().product();
-        self.vector.grow(n)?;
-        dequantise(weight.kind, weights.bytes(id), &mut self.vector[..n])?;
+        let vector = self.desk.vector.get_mut();
+        vector.grow(n)?;
+        dequantise(weight.kind, weights.bytes(id), &mut vector[..n])?;
         Ok(n)
-    }
-
-    fn norm(&mut self, step: &Step, weights: &Lease<'_>, out: &mut [f32], eps: f32) -> Result<()> {
-        let tier = self.table.tier();
-        let width = self.load_vector(Self::weight(step, 0)?, weights)?;
-        let x = self.arena.get(self.layout.slot(step.inputs[0]), out.len());
-        let weight = &self.vector[..width];
-        drive::map_rows(&mut self.pool, out, width, &|row, out| {
-            let x = &x[row * width..(row + 1) * width];
-            tier.call(RmsNorm { x, weight, eps, out });
-        })
-    }
-
-    fn rope(
-        &mut self,
-        step: &Step,
-        weights: &Lease<'_>,
-        out: &mut [f32],
-        rope: &Rope,
-    ) -> Result<()> {
-        let factors = step.weights.first().copied();
-        let found = |(r, f, ..): &&mut (Rope, Option<WeightId>, Angles, bool)| {
-            same_angles(r, rope) && *f == factors
-        };
-        let missing = || Error::internal("exec", "a rotation without angles");
-        let n = factors.map(|id| self.load_vector(id, weights)).transpose()?;
-        let (_, _, angles, filled) = self.ropes.iter_mut().find(found).ok_or_else(missing)?;
-        if !*filled {
-            angles.fill(rope, n.map(|n| &self.vector[..n]), &self.positions);
-            *filled = true;
-        }
-        let angles = &*angles;
-        let width = rope.n_head * rope.head_dim;
-        let x = self.arena.get(self.layout.slot(step.inputs[0]), out.len());
-        drive::map_rows(&mut self.pool, out, width, &|row, out| {
-            out.copy_from_slice(&x[row * width..(row + 1) * width]);
-            rotate(rope, angles.row(row), out);
-        })
     }
 
     fn attend(
@@ -416,31 +348,39 @@ impl Exec {
         // Fields are borrowed one by one: the pool mutably, the values not.
         let (arena, layout) = (&self.arena, &self.layout);
         let [q, k, v] = [q, k, v].map(|id| arena.get(layout.slot(id), self.len(id)));
-        let k_width = attend.n_head_kv * attend.head_dim_k;
-        let v_width = attend.n_head_kv * attend.head_dim_v;
         for span in &self.spans {
-            let mut row = span.rows.start;
-            while row < span.rows.end {
-                let position = span.position + row - span.rows.start;
-                let slot = position % PAGE_TOKENS;
-                let end = span.rows.end.min(row + PAGE_TOKENS - slot);
-                let page = self.batch.sequences[span.sequence][position / PAGE_TOKENS];
-                let parts = (&k[row * k_width..end * k_width], &v[row * v_width..end * v_width]);
-                pages.append(tier, attend.kv, (page, slot), parts);
-                row = end;
-            }
+            let sequence = &self.batch.sequences[span.sequence];
+            append(pages, tier, attend, (span, sequence), (k, v));
         }
         let kv = pages.layer(attend.kv).ok_or_else(|| Error::internal("exec", "no kv layer"))?;
         let pages = &*pages;
         let sequences = &self.batch.sequences;
         let page = |sequence: usize, tile: usize| pages.view(attend.kv, sequences[sequence][tile]);
         let job = Attention { attend, kv, q, spans: &self.spans };
-        job::attend((tier, &mut self.pool), &mut self.attention, &job, &page, out)
+        job::attend((tier, &mut self.pool), &mut self.desk.attention, &job, &page, out)
     }
 }
 
-/// Whether two rotations turn by the same angles.
-fn same_angles(a: &Rope, b: &Rope) -> bool {
-    a.magnitude.to_bits() == b.magnitude.to_bits()
-        && (Arc::ptr_eq(&a.freqs, &b.freqs) || a.freqs == b.freqs)
+/// Working memory for a plan on so many threads.
+fn desk(plan: &Plan, threads: usize) -> Result<Desk> {
+    let mut attention = job::Room::new(threads);
+    let (mut queries, mut heads) = (0, 0);
+    for step in plan.groups.iter().flat_map(|group| &group.steps) {
+        if let Op::Attend(attend) = &step.op {
+            attention.reserve(attend)?;
+            queries = queries.max(jobs::ROWS_FEW * attend.n_head * attend.head_dim_k);
+            heads = heads.max(attend.n_head_kv);
+        }
+    }
+    let widest = plan.weights.iter().filter(|w| w.shape.len() == 1).map(|w| w.shape[0]).max();
+    let turned = (0..threads).map(|_| Buffer::new(queries).map(Mutex::new));
+    Ok(Desk {
+        acts: RwLock::new(ActCache::default()),
+        vector: Mutex::new(Buffer::new(widest.unwrap_or(0))?),
+        solo: Mutex::new(Pool::new(1)?),
+        attention,
+        turned: turned.collect::<Result<_>>()?,
+        missing: (0..heads + 2).map(|_| AtomicUsize::new(0)).collect(),
+        failed: Mutex::new(None),
+    })
 }

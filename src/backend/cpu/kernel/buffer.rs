@@ -87,6 +87,12 @@ impl<T: Plain> Buffer<T> {
     pub fn bytes(&self) -> usize {
         self.len * size_of::<T>()
     }
+
+    /// The first value, for who keeps apart by himself what threads touch.
+    #[must_use]
+    pub fn start(&self) -> *mut T {
+        self.start.as_ptr()
+    }
 }
 
 /// Huge pages make TLB misses rare; a refusal costs nothing.

@@ -3,18 +3,21 @@
 
 use super::super::pool::Pool;
 use super::super::simd::Tier;
+use super::act::GatedAct;
 use super::acts::{ActCache, PACK_ROWS_MIN};
 use super::linear::{Args, Linear};
 use super::matmul::PANEL;
 use super::stripe::Shared;
 use crate::error::{Error, Result};
+use crate::plan::Act;
 use std::ops::Range;
 
 /// Values below which a job is not worth waking another thread.
 const SMALL: usize = 16 * 1024;
-/// Weight bytes of a chunk: some ten microseconds of reading. A chunk begins with lines that nobody
-/// has asked for: one row of Q4_K takes 85, 92 and 90 % of the read limit by 96, 192 and 384 KiB.
-const CHUNK_BYTES: usize = 256 * 1024;
+/// Least weight bytes of a piece: some microseconds of reading, which is what a thread waits for
+/// another at most if none is disturbed. A piece begins with lines that nobody has asked for, so
+/// they are larger as long as much is left.
+const PIECE_BYTES: usize = 96 * 1024;
 /// Output columns are split at multiples of a cache line.
 const COLUMNS: usize = 16;
 
@@ -28,11 +31,11 @@ pub fn for_rows(
     width: usize,
     body: &(dyn Fn(usize) + Sync),
 ) -> Result<()> {
-    if pool.threads() == 1 || rows < 2 || rows * width < SMALL {
+    if pool.active() == 1 || rows < 2 || rows * width < SMALL {
         (0..rows).for_each(body);
         return Ok(());
     }
-    let per = rows.div_ceil(pool.threads() * 4).max(1);
+    let per = rows.div_ceil(pool.active() * 4).max(1);
     pool.run(rows.div_ceil(per), &|chunk, _| {
         (chunk * per..rows.min((chunk + 1) * per)).for_each(body);
     })
@@ -70,8 +73,57 @@ pub struct Product<'a> {
     pub out: &'a Shared<'a>,
 }
 
+/// How products are cut into pieces.
+#[derive(Clone, Copy, Debug)]
+pub enum Cut {
+    /// For so many threads that read the weights once: pieces are half of a thread's share of what
+    /// is left, so there are few, their streams are long, and the last are short.
+    Streams(usize),
+    /// Panels of the matrix kernels.
+    Panels,
+}
+
+impl Cut {
+    /// For so many rows.
+    #[must_use]
+    pub fn of(rows: usize, threads: usize) -> Self {
+        if rows >= PACK_ROWS_MIN { Cut::Panels } else { Cut::Streams(threads) }
+    }
+}
+
+/// The pieces of products, of which `size` tells (columns, bytes of each): index and columns.
+pub fn pieces(
+    size: impl Fn(usize) -> Option<(usize, usize)>,
+    cut: Cut,
+) -> impl Iterator<Item = (usize, Range<usize>)> {
+    let mut left: usize = (0..).map_while(&size).map(|(n, bytes)| n * bytes).sum();
+    let (mut index, mut at) = (0, 0);
+    std::iter::from_fn(move || {
+        while size(index).is_some_and(|(n, _)| at >= n) {
+            (index, at) = (index + 1, 0);
+        }
+        let (n, bytes) = size(index)?;
+        let columns = match cut {
+            Cut::Panels => PANEL,
+            Cut::Streams(1) => n,
+            Cut::Streams(threads) => {
+                let wanted = (left / (2 * threads)).max(PIECE_BYTES);
+                (wanted / bytes.max(1)).next_multiple_of(COLUMNS).max(COLUMNS)
+            }
+        };
+        let part = at..n.min(at + columns);
+        at = part.end;
+        left = left.saturating_sub(part.len() * bytes);
+        Some((index, part))
+    })
+}
+
 impl Product<'_> {
-    fn check(&self) -> Result<()> {
+    /// Whether the weights have the size that their shape asks for.
+    ///
+    /// # Errors
+    /// `ERR_INTERNAL` if not.
+    pub fn check(&self) -> Result<()> {
         let fits = self.kernel.kind.row_bytes(self.k).and_then(|row| row.checked_mul(self.n_out));
         if fits != Some(self.weights.len()) || self.k == 0 || self.n_out == 0 {
             let text = format!(
@@ -86,54 +138,67 @@ impl Product<'_> {
         Ok(())
     }
 
-    /// Columns of a chunk.
-    fn step(&self, threads: usize) -> usize {
-        if self.rows.len() >= PACK_ROWS_MIN {
-            return PANEL;
-        }
+    /// Computes some columns. `x` is `[all rows, k]`, its form for this weight prepared.
+    ///
+    /// # Safety
+    /// Nobody else touches these columns of these rows.
+    pub unsafe fn columns(&self, tier: Tier, acts: &ActCache, x: &[f32], columns: Range<usize>) {
         let row_bytes = self.weights.len() / self.n_out;
-        let wanted = (CHUNK_BYTES / row_bytes.max(1)).min(self.n_out.div_ceil(3 * threads));
-        wanted.next_multiple_of(COLUMNS)
+        // SAFETY: the caller's promise.
+        let mut out = unsafe { self.out.piece(self.rows.clone(), columns.clone()) };
+        let weights = &self.weights[columns.start * row_bytes..columns.end * row_bytes];
+        let packed = acts.packed(self.kernel.act, &self.rows, self.k);
+        let acts = acts.view(self.kernel.act, x, self.rows.clone(), self.k);
+        self.kernel.call(tier, Args { weights, k: self.k, acts, packed, out: &mut out });
     }
 }
 
-/// Runs products whose outputs do not overlap as one job. `x` is `[all rows, k]`, its quantised
-/// forms prepared.
+/// Runs `n` products whose outputs do not overlap as one job. `x` is `[all rows, k]`, its
+/// quantised forms prepared. With `act` they are pairs (gate, up) of equal shape, and gate becomes
+/// act(gate) * up.
 ///
 /// # Errors
-/// `ERR_INTERNAL` if a weight's bytes do not fit its shape.
-pub fn products(
+/// What `product` fails with; `ERR_INTERNAL` if a weight's bytes do not fit its shape.
+pub fn products<'a>(
     (tier, pool): (Tier, &mut Pool),
     acts: &ActCache,
     x: &[f32],
-    list: &[Product<'_>],
-    after: &(dyn Fn(usize, Range<usize>) + Sync),
+    (n, product): (usize, &(dyn Fn(usize) -> Result<Product<'a>> + Sync)),
+    act: Option<Act>,
 ) -> Result<()> {
-    let threads = pool.threads();
-    let mut chunks = 0;
-    for product in list {
+    let (mut least, per) = (usize::MAX, if act.is_some() { 2 } else { 1 });
+    for index in 0..n {
+        let product = product(index)?;
         product.check()?;
-        chunks += product.n_out.div_ceil(product.step(threads));
+        least = least.min(product.rows.len());
     }
+    let size = |index: usize| {
+        let some = per * index..n.min(per * (index + 1));
+        let parts = some.map_while(|i| product(i).ok());
+        let parts = parts.map(|p| (p.n_out, p.weights.len() / p.n_out));
+        parts.reduce(|a, b| (a.0, a.1 + b.1))
+    };
+    let cut = Cut::of(least, pool.active());
+    let chunks = pieces(size, cut).count();
     pool.run(chunks, &|chunk, _| {
-        let mut chunk = chunk;
-        for (index, p) in list.iter().enumerate() {
-            let step = p.step(threads);
-            let here = p.n_out.div_ceil(step);
-            if chunk >= here {
-                chunk -= here;
-                continue;
+        let Some((index, columns)) = pieces(size, cut).nth(chunk) else { return };
+        for index in per * index..per * (index + 1) {
+            if let Ok(product) = product(index) {
+                // SAFETY: pieces are of disjoint columns, products of disjoint outputs.
+                unsafe { product.columns(tier, acts, x, columns.clone()) };
             }
-            let columns = chunk * step..p.n_out.min((chunk + 1) * step);
-            let row_bytes = p.weights.len() / p.n_out;
-            // SAFETY: chunks cover disjoint columns, products disjoint outputs.
-            let mut out = unsafe { p.out.piece(p.rows.clone(), columns.clone()) };
-            let weights = &p.weights[columns.start * row_bytes..columns.end * row_bytes];
-            let packed = acts.packed(p.kernel.act, &p.rows, p.k);
-            let acts = acts.view(p.kernel.act, x, p.rows.clone(), p.k);
-            p.kernel.call(tier, Args { weights, k: p.k, acts, packed, out: &mut out });
-            after(index, columns);
-            return;
+        }
+        if let Some(act) = act
+            && let (Ok(gate), Ok(up)) = (product(2 * index), product(2 * index + 1))
+        {
+            // SAFETY: as above; this piece is done.
+            let (mut gate, mut up) = unsafe {
+                let rows = gate.rows.clone();
+                (gate.out.piece(rows.clone(), columns.clone()), up.out.piece(rows, columns))
+            };
+            for row in 0..gate.n_rows() {
+                tier.call(GatedAct { act, gate: gate.row(row), up: up.row(row) });
+            }
         }
     })
 }

@@ -102,6 +102,21 @@ impl Kernel for AddTo<'_> {
     }
 }
 
+/// a + x y into a, rounded once.
+pub struct AddScaled<'a>(pub &'a mut [f32], pub &'a [f32], pub f32);
+
+impl Kernel for AddScaled<'_> {
+    type Out = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let y = s.splat(self.2);
+        for (a, x) in self.0.chunks_mut(LANES).zip(self.1.chunks(LANES)) {
+            store_padded(s, s.fma(load_padded(s, x), y, load_padded(s, a)), a);
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::super::simd::Tier;

@@ -24,6 +24,15 @@ impl<'a, T: Plain> Shared<'a, T> {
         Shared { start: data.as_mut_ptr(), n_rows, width, life: PhantomData }
     }
 
+    /// The same from its first number.
+    ///
+    /// # Safety
+    /// `n_rows * width` numbers follow `start`; for 'a nobody touches them but through pieces of
+    /// this or of another `Shared`, which do not overlap.
+    pub unsafe fn of(start: *mut T, n_rows: usize, width: usize) -> Self {
+        Shared { start, n_rows, width, life: PhantomData }
+    }
+
     /// Columns of every row.
     ///
     /// # Safety

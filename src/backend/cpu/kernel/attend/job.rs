@@ -16,7 +16,7 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Tiles of a range: some ten microseconds.
-const RANGE: usize = 2;
+pub const RANGE: usize = 2;
 /// Chunks a thread that make cutting needless.
 const CHUNKS: usize = 8;
 
@@ -74,6 +74,11 @@ impl Room {
     #[must_use]
     pub fn page_bytes(&self) -> usize {
         self.tile_bytes.div_ceil(TILE_PAGES)
+    }
+
+    /// What a worker needs for an item of its own.
+    pub fn worker(&self, worker: usize) -> &Mutex<Scratch> {
+        &self.workers[worker]
     }
 
     /// Bytes held in any case.
