@@ -80,7 +80,8 @@ const checks = {
 
   /** After 100 models, 100 more come and go without growth of memory, handles or threads. */
   async cycles() {
-    const { before, after, perCycleKb } = await cycles(100);
+    // The engine of Node 22 itself goes on growing until about the 200th.
+    const { before, after, perCycleKb } = await cycles(250);
     // A model's vocabulary alone is 500 kB. Threads of tokio's come and go.
     const good = perCycleKb < 50 && after.fds <= before.fds && after.threads <= before.threads + 2;
     return { before, after, perCycleKb, good };
