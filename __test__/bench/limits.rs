@@ -1,6 +1,7 @@
 //! What this machine can do, measured in the run that compares with it: memory reads, int8 and f32
 //! multiply-adds out of registers, on all threads of a pool.
 #![allow(unsafe_code, reason = "peaks need the instructions themselves")]
+#![allow(dead_code, reason = "each bench takes the limits it is held to")]
 
 use node_chord::backend::cpu::kernel::buffer::Buffer;
 use node_chord::backend::cpu::pool::Pool;
@@ -24,15 +25,8 @@ thread_local! {
 
 /// Measures all of it, about a tenth of a second. The best of each counts: a neighbour only slows.
 pub fn measure(pool: &mut Pool, tier: Tier) -> Limits {
+    let read = read(pool, tier, 12);
     let threads = pool.threads();
-    let mut read = 0f64;
-    MEMORY.with(|memory| {
-        let part = memory.len() / threads;
-        for _ in 0..12 {
-            let time = run(pool, |t| sum(tier, &memory[t * part..(t + 1) * part]));
-            read = read.max((part * threads) as f64 / time / 1e9);
-        }
-    });
     let (mut int8, mut f32) = (0f64, 0f64);
     for _ in 0..3 {
         let (ops, time) = (ops8(tier), run(pool, |_| peak8(tier)));
@@ -41,6 +35,19 @@ pub fn measure(pool: &mut Pool, tier: Tier) -> Limits {
         f32 = f32.max(ops * (LOOPS * threads) as f64 / time / 1e9);
     }
     Limits { read, int8, f32 }
+}
+
+/// GB/s read, the best of so many times 256 MiB.
+pub fn read(pool: &mut Pool, tier: Tier, times: usize) -> f64 {
+    let threads = pool.threads();
+    MEMORY.with(|memory| {
+        let part = memory.len() / threads;
+        let rates = (0..times).map(|_| {
+            let time = run(pool, |t| sum(tier, &memory[t * part..(t + 1) * part]));
+            (part * threads) as f64 / time / 1e9
+        });
+        rates.fold(0.0, f64::max)
+    })
 }
 
 fn wide(tier: Tier) -> bool {

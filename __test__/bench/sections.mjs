@@ -153,9 +153,11 @@ function passes({ arguments: [file], rows }) {
   const points = rows.map((row) => [row.rows, row.tokensPerSecond]);
   const first = rows[0];
   const head = ['rows in a pass', 'ms', 'best ms', 'tok/s', `of ${first.rows}, time`];
+  if (first.of) head.push('share of limit', 'read limit GB/s');
   const cells = rows.map((row) => [
     ...[row.rows, figure(row.medianMs), figure(row.bestMs), figure(row.tokensPerSecond)],
     `${figure(row.medianMs / first.medianMs)}x`,
+    ...(first.of ? [`${percent(row.share)} (${row.of})`, figure(row.readGBps)] : []),
   ]);
   const name = label({ file });
   const axes = { x: 'rows in a pass', y: 'tokens a second', series: [{ name, points }] };
