@@ -112,7 +112,7 @@ fn measure(pool: &mut Pool, table: &Table, kind: TensorType, weights: &[u8], n: 
     while times.len() < 3 || (start.elapsed().as_secs_f64() < 0.4 && times.len() < 50) {
         let at = Instant::now();
         acts.clear();
-        acts.prepare(0, kernel.act, (tier, pool), (&x, K), &mut std::iter::once(0..n)).unwrap();
+        acts.prepare(0, kernel, (tier, pool), (&x, K), &mut std::iter::once(0..n)).unwrap();
         let shared = Shared::new(&mut out, N_OUT);
         let one = |_| Ok(Product { kernel, weights, n_out: N_OUT, k: K, rows: 0..n, out: &shared });
         products((tier, pool), &acts, &x, (1, &one), None).unwrap();

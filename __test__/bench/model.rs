@@ -1,6 +1,6 @@
-//! Times passes of a model file on the CPU backend: decode, small batches, prefill, each between two
-//! looks at what the machine can do. `cargo bench --bench model -- FILE [threads] [rows,rows,..]
-//! [--json]`; weights are mapped as the product maps them, and read before.
+//! Times passes of a model file on the CPU backend: decode, small batches, prefill, each between
+//! two looks at what the machine can do. `cargo bench --bench model -- FILE [threads]
+//! [rows,rows,..] [--json]`; weights are mapped as the product maps them, and read before.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a tool for developers")]
 #![allow(clippy::cast_precision_loss, reason = "figures for people")]
 
@@ -195,13 +195,9 @@ impl Line {
             return;
         }
         let times = format!("median {median:9.2} ms, best {best:9.2} ms");
-        let share = if self.is_whole {
-            format!("{:.0} % of {limit}", share * 100.0)
-        } else {
-            String::new()
-        };
-        println!(
-            "{rows:5} rows: {times}, {rate:8.1} tok/s, {share} ({read:.0} GB/s), {barriers} barriers"
-        );
+        let share = self.is_whole.then(|| format!(", {:.0} % of {limit}", share * 100.0));
+        let share = share.unwrap_or_default();
+        let rest = format!("{share}, {read:.0} GB/s, {barriers} barriers");
+        println!("{rows:5} rows: {times}, {rate:8.1} tok/s{rest}");
     }
 }

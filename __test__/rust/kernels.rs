@@ -3,7 +3,6 @@
 #![allow(unsafe_code, reason = "guard pages are made with mmap")]
 
 use crate::runner::{data, json};
-use node_chord::backend::cpu::kernel::acts::PACK_ROWS_MIN;
 use node_chord::backend::cpu::kernel::linear::{Acts, Args};
 use node_chord::backend::cpu::kernel::pack::{PackBuffer, Packed};
 use node_chord::backend::cpu::kernel::quantise::{ActKind, Bytes, QuantiseRow};
@@ -158,21 +157,21 @@ impl Input {
 fn pack(
     tier: Tier,
     acts: Acts<'_>,
-    n: usize,
-    k: usize,
+    (n, k): (usize, usize),
+    least: usize,
 ) -> Option<(Vec<i8>, Vec<i32>, Vec<f32>, usize)> {
     let (kind, bytes) = match acts {
         Acts::Float(_) => return None,
         Acts::Block32(bytes) => (ActKind::Block32, bytes),
         Acts::Block256(bytes) => (ActKind::Block256, bytes),
     };
-    if n < PACK_ROWS_MIN || !tier.is_wide() {
+    if n < least || !tier.is_wide() {
         return None;
     }
     let mut buffer = PackBuffer::default();
     let mut pool = Pool::new(1).unwrap();
     let ranges = std::iter::once(0..n);
-    buffer.fill(&mut pool, kind, (bytes, k), ranges, PACK_ROWS_MIN).unwrap();
+    buffer.fill(&mut pool, kind, (bytes, k), ranges, least).unwrap();
     let packed = buffer.view(kind, &(0..n), k).unwrap();
     Some((packed.qs.to_vec(), packed.sums.to_vec(), packed.ds.to_vec(), packed.vectors))
 }
@@ -196,7 +195,7 @@ fn product(
     let rows = w.len() / kind.row_bytes(k).unwrap();
     let weights = Guarded::new(w, at_end);
     let mut out = Guarded::new(&vec![0.0f32; n * rows], at_end);
-    let pack = pack(tier, acts, n, k);
+    let pack = pack(tier, acts, (n, k), kernel.many_from);
     let guarded = pack.as_ref().map(|p| {
         let qs = Guarded::new(p.0.as_slice(), at_end);
         (qs, Guarded::new(p.1.as_slice(), at_end), Guarded::new(p.2.as_slice(), at_end), p.3)

@@ -1,11 +1,7 @@
 //! Read-only mappings of model files. A file that shrinks or is rewritten while it is mapped shows
-//! up as an error of `check`, never as a signal; see `guard.rs`.
-//!
-//! Linux is asked for huge pages: what is not cached yet is then read 2 MiB at a time into folios of
-//! that size, where the file system has them, and mapped so. With 4 KiB pages on a virtual machine two
-//! threads summed a file at 77 % of the rate that its memory allowed (90 % while that was low), with
-//! these at 100 %. Nothing else is said about how pages are used: the default read-ahead suits
-//! weights that are read in file order, and hints for a whole model would evict other programs' pages.
+//! up as an error of `check`, never as a signal; see `guard.rs`. How pages are used is not said:
+//! the default read-ahead suits weights that are read in file order, and hints for a whole model
+//! would evict other programs' pages.
 #![allow(unsafe_code, reason = "mapping a file is unsafe in itself")]
 
 use std::fs;
@@ -64,7 +60,10 @@ impl Mapping {
         // to the file meanwhile cannot be ruled out; all readers treat the bytes as plain data,
         // any of which is valid, and a file that ends early is turned into zeros by the guard.
         let map = unsafe { options.map(&*part.file) }.map_err(failed)?;
-        // Only speed depends on it.
+        // What is not cached yet is then read and mapped 2 MiB at a time, where the file system
+        // can. Two threads of a virtual machine sum a file at 77 % of the rate of such pages if it
+        // lies in 4 KiB pages (90 % while memory is slow), at 100 % if in these. Only speed depends
+        // on it.
         #[cfg(target_os = "linux")]
         let _ = map.advise(memmap2::Advice::HugePage);
         let guard = Guard::new(&map)?;

@@ -191,7 +191,7 @@ impl Exec {
         acts.clear();
         for id in ids {
             let ranges = &mut turn.used.iter().map(|(_, range)| rows(range));
-            acts.prepare(0, kernel(*id).act, (tier, &mut self.pool), (x, k), ranges)?;
+            acts.prepare(0, kernel(*id), (tier, &mut self.pool), (x, k), ranges)?;
         }
         let some = start * n_out..end * n_out;
         let up = if act.is_some() { &mut up[some.clone()] } else { &mut [][..] };

@@ -13,8 +13,10 @@ use crate::store::Lease;
 use parking_lot::RwLock;
 use std::sync::Arc;
 
-/// Rows up to which one thread quantises or norms them faster than others are called.
-pub const ROWS_FEW: usize = 4;
+/// Rows up to which one thread quantises or norms them about as fast as others are called. With 16
+/// instead of 4, passes of 8, 12 and 16 rows of TinyLlama take 36.6, 55.6 and 69.7 ms instead of
+/// 40.8, 58.7 and 73.2.
+pub const ROWS_FEW: usize = 16;
 /// Positions up to which a head's attention takes about as long as a piece of weights. Beyond
 /// that it is a job of its own, which splits keys, and a layer has a barrier more.
 const POSITIONS_FEW: usize = RANGE * TILE;

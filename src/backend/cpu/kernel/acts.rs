@@ -4,15 +4,12 @@ use super::super::pool::Pool;
 use super::super::simd::Tier;
 use super::buffer::Buffer;
 use super::drive::for_rows;
-use super::linear::Acts;
+use super::linear::{Acts, Linear};
 use super::pack::{PackBuffer, Packed, SUM_LINES};
 use super::quantise::{ActKind, Bytes, QuantiseRow};
 use super::stripe::Shared;
 use crate::error::Result;
 use std::ops::Range;
-
-/// Rows from which packing and the matrix kernels pay.
-pub const PACK_ROWS_MIN: usize = 6;
 
 /// Bytes of one matrix `[n_rows, k]`, with scales and sums.
 #[derive(Default)]
@@ -66,6 +63,8 @@ pub struct ActCache {
     tags: [Option<u32>; 2],
     forms: [Quantised; 2],
     packs: [PackBuffer; 2],
+    /// Rows from which ranges are packed.
+    packed_from: [Option<usize>; 2],
 }
 
 fn index(kind: ActKind) -> Option<usize> {
@@ -82,29 +81,35 @@ impl ActCache {
         self.tags = [None; 2];
     }
 
-    /// Makes the form of value `tag` if it is not there yet; products will take the rows in
-    /// these ranges.
+    /// Makes the form of value `tag` that a kernel wants, if it is not there yet; products will
+    /// take the rows in these ranges.
     ///
     /// # Errors
     /// `ERR_INSUFFICIENT_MEMORY`.
     pub fn prepare(
         &mut self,
         tag: u32,
-        kind: ActKind,
+        kernel: Linear,
         tools: (Tier, &mut Pool),
         (x, k): (&[f32], usize),
         ranges: &mut dyn Iterator<Item = Range<usize>>,
     ) -> Result<()> {
-        let Some(i) = index(kind).filter(|i| self.tags[*i] != Some(tag)) else { return Ok(()) };
+        let (kind, least) = (kernel.act, kernel.many_from);
+        let Some(i) = index(kind) else { return Ok(()) };
         let (tier, pool) = tools;
-        self.tags[i] = None;
-        self.packs[i].clear();
-        self.forms[i].fill(kind, (tier, pool), x, k)?;
-        if tier.is_wide() {
-            let bytes = self.forms[i].view(0..x.len() / k, k, kind);
-            self.packs[i].fill(pool, kind, (bytes, k), ranges, PACK_ROWS_MIN)?;
+        if self.tags[i] != Some(tag) {
+            (self.tags[i], self.packed_from[i]) = (None, None);
+            self.packs[i].clear();
+            self.forms[i].fill(kind, (tier, pool), x, k)?;
+            self.tags[i] = Some(tag);
         }
-        self.tags[i] = Some(tag);
+        // A kernel before this one may have asked for less.
+        if tier.is_wide() && self.packed_from[i].is_none_or(|from| from > least) {
+            self.packed_from[i] = None;
+            let bytes = self.forms[i].view(0..x.len() / k, k, kind);
+            self.packs[i].fill(pool, kind, (bytes, k), ranges, least)?;
+            self.packed_from[i] = Some(least);
+        }
         Ok(())
     }
 

@@ -4,7 +4,7 @@
 use super::super::pool::Pool;
 use super::super::simd::Tier;
 use super::act::GatedAct;
-use super::acts::{ActCache, PACK_ROWS_MIN};
+use super::acts::ActCache;
 use super::linear::{Args, Linear};
 use super::matmul::PANEL;
 use super::stripe::Shared;
@@ -84,10 +84,10 @@ pub enum Cut {
 }
 
 impl Cut {
-    /// For so many rows.
+    /// For so many rows through a kernel.
     #[must_use]
-    pub fn of(rows: usize, threads: usize) -> Self {
-        if rows >= PACK_ROWS_MIN { Cut::Panels } else { Cut::Streams(threads) }
+    pub fn of(kernel: Linear, rows: usize, threads: usize) -> Self {
+        if rows >= kernel.many_from { Cut::Panels } else { Cut::Streams(threads) }
     }
 }
 
@@ -166,11 +166,12 @@ pub fn products<'a>(
     (n, product): (usize, &(dyn Fn(usize) -> Result<Product<'a>> + Sync)),
     act: Option<Act>,
 ) -> Result<()> {
-    let (mut least, per) = (usize::MAX, if act.is_some() { 2 } else { 1 });
+    let (mut cut, per) = (Cut::Panels, if act.is_some() { 2 } else { 1 });
     for index in 0..n {
         let product = product(index)?;
         product.check()?;
-        least = least.min(product.rows.len());
+        let own = Cut::of(product.kernel, product.rows.len(), pool.active());
+        cut = if matches!(own, Cut::Streams(_)) { own } else { cut };
     }
     let size = |index: usize| {
         let some = per * index..n.min(per * (index + 1));
@@ -178,7 +179,6 @@ pub fn products<'a>(
         let parts = parts.map(|p| (p.n_out, p.weights.len() / p.n_out));
         parts.reduce(|a, b| (a.0, a.1 + b.1))
     };
-    let cut = Cut::of(least, pool.active());
     let chunks = pieces(size, cut).count();
     pool.run(chunks, &|chunk, _| {
         let Some((index, columns)) = pieces(size, cut).nth(chunk) else { return };

@@ -14,6 +14,7 @@ use super::attend::{Item, Target};
 use super::bank::Bank;
 use super::buffer::Buffer;
 use super::drive::{Cut, Product, pieces};
+use super::lanes::ROWS as STREAMS;
 use super::local::Local;
 use super::math::AddTo;
 use super::rope::{Angles, rotate};
@@ -30,7 +31,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 pub const STAGES_MAX: usize = 8;
 /// Lines of each of a piece's streams that are asked for while it waits: 128 KiB in all, which the
 /// second cache holds beside everything else.
-const LINES_AHEAD: usize = 512;
+const LINES_AHEAD: usize = 128;
 
 /// Some columns of a linear step's output, or (span, kv head) of an attention.
 pub struct Piece {
@@ -180,7 +181,9 @@ impl Job<'_> {
     }
 
     fn cut(&self, step: usize, threads: usize) -> Cut {
-        Cut::of(self.bank.rows(self.steps[step].output), threads)
+        let step = &self.steps[step];
+        let kernel = self.table.linear(self.bank.plan.weight(step.weights[0]).kind);
+        Cut::of(kernel, self.bank.rows(step.output), threads)
     }
 
     /// Columns of a linear step and bytes of each; nothing if it has no rows.
@@ -228,12 +231,12 @@ impl Job<'_> {
             if rows == 0 {
                 return Ok(());
             }
-            let kind = self.table.linear(self.bank.plan.weight(step.weights[0]).kind).act;
+            let kernel = self.table.linear(self.bank.plan.weight(step.weights[0]).kind);
             // SAFETY: written by stages before this one, and the next has not begun.
             let x = unsafe { self.bank.all(input) };
             let tools = (self.tier, &mut *pool);
             let k = self.bank.width(input);
-            acts.prepare(input.0, kind, tools, (x, k), &mut once(0..rows))?;
+            acts.prepare(input.0, kernel, tools, (x, k), &mut once(0..rows))?;
         }
         Ok(())
     }
@@ -470,7 +473,7 @@ pub fn append(
     }
 }
 
-/// Asks memory for a line of each of the four streams that a kernel makes of its weights.
+/// Asks memory for a line of each of the streams that a kernel makes of its weights.
 struct Ahead<'a> {
     bytes: &'a [u8],
     line: usize,
@@ -481,10 +484,11 @@ impl Kernel for Ahead<'_> {
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        let quarter = self.bytes.len() / 4;
-        if 64 * self.line < quarter {
-            for stream in 0..4 {
-                s.prefetch(self.bytes.as_ptr().wrapping_add(stream * quarter + 64 * self.line));
+        let part = self.bytes.len() / STREAMS;
+        if 64 * self.line < part {
+            for stream in 0..STREAMS {
+                let line = self.bytes.as_ptr().wrapping_add(stream * part + 64 * self.line);
+                s.prefetch(line);
             }
         }
     }

@@ -21,9 +21,12 @@ use super::lane_types::{Head, Lanes32, Lanes256, Words};
 use super::quantise::Bytes;
 use super::stripe::Stripe;
 use std::marker::PhantomData;
+use std::ops::Range;
 
 /// Weight rows of a vector.
-const ROWS: usize = 16;
+pub const ROWS: usize = 16;
+/// Most batch rows of a tile.
+pub const ROWS_MAX: usize = 8;
 /// Bytes ahead of a stream that are asked for (512 to 1536 are alike).
 const AHEAD: usize = 768;
 
@@ -76,8 +79,10 @@ pub struct Few<'a, 'b, T, const N: usize> {
     pub k: usize,
     /// All batch rows.
     pub x: Bytes<'a>,
-    /// The first of the tile, and how many there are.
+    /// The first batch row, and how many there are.
     pub rows: (usize, usize),
+    /// Which tiles of weight rows: of w, tile i are the rows i, i + w, ... i + 15 w.
+    pub tiles: Range<usize>,
     /// Where to: `[batch rows, weight rows]`.
     pub out: &'a mut Stripe<'b>,
     /// The type.
@@ -128,7 +133,7 @@ impl<T: Tile, const N: usize> Few<'_, '_, T, N> {
         }
         let at = std::array::from_fn(|n| (first + n.min(count - 1)) * n_blocks);
         let streams = width.div_ceil(ROWS);
-        for i in 0..streams {
+        for i in self.tiles.start..self.tiles.end.min(streams) {
             let rows = std::array::from_fn(|lane| {
                 let row = (i + lane * streams).min(width - 1);
                 self.weights[row * row_bytes..].as_ptr()

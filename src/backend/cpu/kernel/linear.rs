@@ -12,7 +12,7 @@ use super::super::simd::{Kernel, Simd, Tier};
 use super::by_row::{ByRow, ByRow32};
 use super::float::FloatType;
 use super::lane_types::{Lanes32, Lanes256};
-use super::lanes::{By32, By256, Few, Tile};
+use super::lanes::{By32, By256, Few, ROWS as LANES, ROWS_MAX, Tile};
 use super::linear_float::RowsFloat;
 use super::linear_generic::RowsGeneric;
 use super::matmul::{Matmul, Matmul32};
@@ -23,14 +23,18 @@ use super::stripe::Stripe;
 use super::unpack::{Block32, Block256, Type32, Type256};
 use crate::quant::TensorType;
 use std::marker::PhantomData;
+use std::ops::Range;
 
 /// Batch rows that one unpacking of a weight block serves.
 const ROWS: usize = 8;
 
-/// Most batch rows that go in tiles of up to 8 with weight rows in lanes. The panels of `matmul`
-/// have 16 batch rows in lanes whether they are there or not: `[65536, 2048]` of Q4_K on 2 threads
-/// takes 11.8 ms there for 8 rows, 4.4 ms here (Q8_0 17.9 and 5.6, Q4_0 15.8 and 4.8).
-const LANES_MAX: usize = 16;
+/// From so many batch rows on panels pay for types that also go in tiles of up to 8 with weight
+/// rows in lanes. Panels have 16 batch rows in lanes whether they are there or not: `[65536, 2048]`
+/// of Q4_K on 2 threads takes 11.8 ms there for 8 rows, 4.4 ms in tiles (Q8_0 17.9 and 5.6, Q4_0
+/// 15.8 and 4.8).
+const MANY_LANES: usize = 17;
+/// The same for other types: those who look codes up, and floats.
+const MANY: usize = 6;
 
 /// Activations as a weight type wants them.
 #[derive(Clone, Copy, Debug)]
@@ -97,6 +101,8 @@ pub struct Linear {
     pub act: ActKind,
     /// Name of the weight type in kernels' names.
     pub weight: &'static str,
+    /// Batch rows from which they are packed, and weight rows handed out by panels.
+    pub many_from: usize,
     run: fn(Tier, TensorType, Args<'_, '_>),
 }
 
@@ -111,7 +117,7 @@ impl Linear {
                 tier.call(Rows::<As256<T>> { x, args, life: PhantomData });
             }
         };
-        Linear { kind, act: ActKind::Block256, weight: T::NAME, run }
+        Linear { kind, act: ActKind::Block256, weight: T::NAME, many_from: MANY_LANES, run }
     }
 
     /// The kernel of a type with 32-value blocks.
@@ -124,7 +130,7 @@ impl Linear {
                 tier.call(Rows::<As32<T>> { x, args, life: PhantomData });
             }
         };
-        Linear { kind, act: ActKind::Block32, weight: T::NAME, run }
+        Linear { kind, act: ActKind::Block32, weight: T::NAME, many_from: MANY_LANES, run }
     }
 
     /// The kernel of a type with 256-value blocks whose codes are looked up.
@@ -141,7 +147,7 @@ impl Linear {
                 tier.call(Rows::<As256<T>> { x, args, life: PhantomData });
             }
         };
-        Linear { kind, act: ActKind::Block256, weight: T::NAME, run }
+        Linear { kind, act: ActKind::Block256, weight: T::NAME, many_from: MANY, run }
     }
 
     /// The same for 32-value blocks.
@@ -158,7 +164,7 @@ impl Linear {
                 tier.call(Rows::<As32<T>> { x, args, life: PhantomData });
             }
         };
-        Linear { kind, act: ActKind::Block32, weight: T::NAME, run }
+        Linear { kind, act: ActKind::Block32, weight: T::NAME, many_from: MANY, run }
     }
 
     /// The kernel of a float type.
@@ -169,7 +175,7 @@ impl Linear {
                 tier.call(RowsFloat::<T> { x, args, life: PhantomData });
             }
         };
-        Linear { kind, act: ActKind::Float, weight: T::NAME, run }
+        Linear { kind, act: ActKind::Float, weight: T::NAME, many_from: MANY, run }
     }
 
     /// The kernel of any other type: a block at a time to f32 on the stack.
@@ -180,7 +186,7 @@ impl Linear {
                 tier.call(RowsGeneric { x, kind, args });
             }
         };
-        Linear { kind, act: ActKind::Float, weight: "generic", run }
+        Linear { kind, act: ActKind::Float, weight: "generic", many_from: MANY, run }
     }
 
     /// Checks the shapes, then computes.
@@ -206,35 +212,40 @@ fn many32<T: Dot32>(tier: Tier, args: &mut Args<'_, '_>) -> bool {
 
 /// Few rows in tiles, more too if they are not packed; `false` if this tier has no such kernel.
 fn few<T: Tile>(tier: Tier, x: Bytes<'_>, args: &mut Args<'_, '_>) -> bool {
-    let n = args.out.n_rows();
-    if n > LANES_MAX && args.packed.is_some() {
+    if args.out.n_rows() >= MANY_LANES && args.packed.is_some() {
         return false;
     }
-    let mut first = 0;
-    while first < n {
-        let done = match n - first {
-            1 => few_of::<T, 1>(tier, x, args, first),
-            2 => few_of::<T, 2>(tier, x, args, first),
-            3 | 4 => few_of::<T, 4>(tier, x, args, first),
-            _ => few_of::<T, 8>(tier, x, args, first),
-        };
-        let Some(count) = done else { return false };
-        first += count;
+    let (n, tiles) = (args.out.n_rows(), args.out.width().div_ceil(LANES));
+    // More than a tile of batch rows: the second takes the weights out of the second cache.
+    let per = if n > ROWS_MAX { 1 } else { tiles };
+    for at in (0..tiles).step_by(per.max(1)) {
+        let mut first = 0;
+        while first < n {
+            let tiles = at..at + per;
+            let done = match n - first {
+                1 => few_of::<T, 1>(tier, x, args, (first, tiles)),
+                2 => few_of::<T, 2>(tier, x, args, (first, tiles)),
+                3 | 4 => few_of::<T, 4>(tier, x, args, (first, tiles)),
+                _ => few_of::<T, ROWS_MAX>(tier, x, args, (first, tiles)),
+            };
+            let Some(count) = done else { return false };
+            first += count;
+        }
     }
     true
 }
 
-/// Up to N rows from `first` on; how many, if this tier can.
+/// Up to N rows from `first` on through some tiles of weight rows; how many, if this tier can.
 fn few_of<T: Tile, const N: usize>(
     tier: Tier,
     x: Bytes<'_>,
     args: &mut Args<'_, '_>,
-    first: usize,
+    (first, tiles): (usize, Range<usize>),
 ) -> Option<usize> {
     let count = N.min(args.out.n_rows() - first);
     let (weights, k, out) = (args.weights, args.k, &mut *args.out);
-    let life = PhantomData::<T>;
-    tier.call_wide(Few::<T, N> { weights, k, x, rows: (first, count), out, life })?;
+    let (rows, life) = ((first, count), PhantomData::<T>);
+    tier.call_wide(Few::<T, N> { weights, k, x, rows, tiles, out, life })?;
     Some(count)
 }
 
