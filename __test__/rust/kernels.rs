@@ -276,6 +276,26 @@ fn every_row_count_to_17_gives_the_portable_bits_on_every_tier() {
 }
 
 #[test]
+fn one_batch_row_of_any_length_gives_the_portable_bits() {
+    let portable = Tier::by_name("portable").unwrap();
+    for kind in [TensorType::Q6_K, TensorType::Q4_K, TensorType::Q8_0] {
+        for (rows, blocks) in [(33, 8), (20, 22), (17, 64), (5, 65), (16, 1), (1, 43)] {
+            let (k, random) = (256 * blocks, &mut Random(blocks as u64));
+            let w = weights(kind, rows, k, random);
+            let random: Vec<f32> = (0..k).map(|_| random.float()).collect();
+            // The largest sums, too.
+            for x in [random, vec![1.0; k], vec![-1.0; k]] {
+                let want = bits(&linear(portable, kind, &w, &x, k, true));
+                for tier in Tier::available() {
+                    let got = bits(&linear(tier, kind, &w, &x, k, blocks % 2 == 0));
+                    assert!(got == want, "{} [{rows}, {k}]", Table::new(tier).name(kind));
+                }
+            }
+        }
+    }
+}
+
+#[test]
 fn odd_widths_of_floats_give_the_portable_bits() {
     let portable = Tier::by_name("portable").unwrap();
     for kind in [TensorType::F32, TensorType::F16, TensorType::BF16] {

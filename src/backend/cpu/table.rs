@@ -3,7 +3,7 @@
 use super::kernel::float::{BF16, F16, F32};
 use super::kernel::linear::Linear;
 use super::kernel::quantise::ActKind;
-use super::kernel::unpack::{Q2K, Q3K, Q4K, Q5K, Q6K, Q40, Q41, Q50, Q51, Q80};
+use super::kernel::unpack::{Q2K, Q3K, Q4K, Q5K, Q40, Q41, Q50, Q51, Q80};
 use super::kernel::unpack_grid::{
     Gridded, IQ1M, IQ1S, IQ2S, IQ2XS, IQ2XXS, IQ3S, IQ3XXS, IQ4NL, IQ4XS, MXFP4, Q8K, TQ10, TQ20,
 };
@@ -63,7 +63,7 @@ fn linear(kind: TensorType) -> Linear {
         TensorType::Q3_K => Linear::of256::<Q3K>(kind),
         TensorType::Q4_K => Linear::of256::<Q4K>(kind),
         TensorType::Q5_K => Linear::of256::<Q5K>(kind),
-        TensorType::Q6_K => Linear::of256::<Q6K>(kind),
+        TensorType::Q6_K => Linear::of_q6_k(kind),
         TensorType::Q8_K => Linear::of_table256::<Q8K>(kind),
         TensorType::IQ4_NL => Linear::of_table32::<IQ4NL>(kind),
         TensorType::IQ4_XS => Linear::of_table256::<IQ4XS>(kind),

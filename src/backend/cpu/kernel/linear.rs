@@ -11,6 +11,7 @@
 use super::super::simd::{Kernel, Simd, Tier};
 use super::by_row::{ByRow, ByRow32};
 use super::float::FloatType;
+use super::in_order::{BLOCKS_MAX, OneRow};
 use super::lane_types::{Lanes32, Lanes256};
 use super::lanes::{By32, By256, Few, ROWS as LANES, ROWS_MAX, Tile};
 use super::linear_float::RowsFloat;
@@ -20,7 +21,7 @@ use super::pack::{LANE_ROWS, Packed, SUM_LINES};
 use super::quantise::{ActKind, Bytes};
 use super::registers::{Dot32, Dot256};
 use super::stripe::Stripe;
-use super::unpack::{Block32, Block256, Type32, Type256};
+use super::unpack::{Block32, Block256, Q6K, Type32, Type256};
 use crate::quant::TensorType;
 use std::marker::PhantomData;
 use std::ops::Range;
@@ -120,6 +121,19 @@ impl Linear {
         Linear { kind, act: ActKind::Block256, weight: T::NAME, many_from: MANY_LANES, run }
     }
 
+    /// The kernel of Q6_K, one row of which goes in the order of memory where the tier can.
+    #[must_use]
+    pub fn of_q6_k(kind: TensorType) -> Self {
+        let run = |tier: Tier, kind, mut args: Args<'_, '_>| {
+            if let Acts::Block256(x) = args.acts
+                && !one_row(tier, x, &mut args)
+            {
+                (Linear::of256::<Q6K>(kind).run)(tier, kind, args);
+            }
+        };
+        Linear { run, ..Linear::of256::<Q6K>(kind) }
+    }
+
     /// The kernel of a type with 32-value blocks.
     #[must_use]
     pub fn of32<T: Lanes32>(kind: TensorType) -> Self {
@@ -208,6 +222,12 @@ fn many32<T: Dot32>(tier: Tier, args: &mut Args<'_, '_>) -> bool {
     let (weights, k, Some(x)) = (args.weights, args.k, args.packed) else { return false };
     let many = Matmul::<T> { weights, k, x, out: args.out, life: PhantomData };
     tier.call_wide(Matmul32(many)).is_some()
+}
+
+/// One row of Q6_K in the order of memory; `false` if it cannot go that way.
+fn one_row(tier: Tier, x: Bytes<'_>, args: &mut Args<'_, '_>) -> bool {
+    let (weights, k, out) = (args.weights, args.k, &mut *args.out);
+    out.n_rows() == 1 && k <= 256 * BLOCKS_MAX && tier.call_in_order(OneRow { weights, k, x, out })
 }
 
 /// Few rows in tiles, more too if they are not packed; `false` if this tier has no such kernel.

@@ -12,6 +12,7 @@ pub mod by_row;
 pub mod drive;
 pub mod float;
 mod hadamard;
+pub mod in_order;
 pub mod lane_types;
 pub mod lanes;
 pub mod job;

@@ -8,12 +8,15 @@
 mod neon;
 #[cfg(target_arch = "aarch64")]
 mod neon_wide;
+pub mod in_order;
 pub mod portable;
 pub mod wide;
 #[cfg(target_arch = "x86_64")]
 pub mod x86;
 #[cfg(target_arch = "x86_64")]
 mod x86_512;
+#[cfg(target_arch = "x86_64")]
+mod x86_512_in_order;
 #[cfg(target_arch = "x86_64")]
 mod x86_512_wide;
 #[cfg(target_arch = "x86_64")]
@@ -213,6 +216,23 @@ impl Tier {
     #[must_use]
     pub fn is_wide(self) -> bool {
         self.0 != Kind::Portable
+    }
+
+    /// Runs a kernel that takes blocks in the order of memory; `false` if this tier has none.
+    #[inline]
+    pub fn call_in_order<K: in_order::InOrderKernel>(self, kernel: K) -> bool {
+        match self.0 {
+            #[cfg(target_arch = "x86_64")]
+            Kind::Avx512 => {
+                // SAFETY: a Tier of this kind exists only if `available` found its features.
+                unsafe { x86_512_in_order::call_in_order(x86_512::Avx512::assume(), kernel) };
+                true
+            }
+            _ => {
+                drop(kernel);
+                false
+            }
+        }
     }
 
     /// Runs a fast integer kernel compiled for this tier, if it has any.
