@@ -30,6 +30,7 @@ const METRICS = [
   'promptTps',
   'promptShare',
   'peakRssMiB',
+  'hugeMiB',
 ];
 
 /** Runs the bench; the exit status: 3 if time was over and the same command would go on. */

@@ -26,7 +26,7 @@ await engine.reset();
 const started = performance.now();
 await engine.prefill(draw(prompt));
 await tell({ promptTps: (1000 * prompt) / (performance.now() - started) });
-await tell({ peakRssMiB: peakRss(), done: true });
+await tell({ peakRssMiB: peakRss(), hugeMiB: hugePages(), done: true });
 process.exit(0);
 
 /** Generates up to so many tokens; when the first and the last came, after how many. */
@@ -88,6 +88,17 @@ async function openPeer() {
     },
     prefill: (text) => sequence.evaluateWithoutGeneratingNewTokens(text),
   };
+}
+
+/** What lies in huge pages, mapped or not; where the system tells. */
+function hugePages() {
+  try {
+    const lines = readFileSync('/proc/self/smaps_rollup', 'utf8');
+    const sizes = lines.matchAll(/^(?:AnonHugePages|FilePmdMapped):\s+(\d+) kB$/gm);
+    return [...sizes].reduce((sum, [, kib]) => sum + kib / 1024, 0);
+  } catch {
+    return undefined;
+  }
 }
 
 /** The most that was resident at once, pages of mapped files included. */

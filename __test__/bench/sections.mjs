@@ -65,7 +65,10 @@ function bar(side, metric, share) {
 function peerTable({ sides, prompt, peak }) {
   const head = ['', 'ready ms', 'of that, model', 'first token ms', 'decode tok/s'];
   head.push('of read limit', `prompt of ${prompt}, tok/s`, `of ${peakName(peak)}`);
-  head.push('peak memory MiB', 'threads', 'runs');
+  head.push('peak memory MiB');
+  const tellsPages = sides.some((side) => side.hugeMiB);
+  if (tellsPages) head.push('in huge pages MiB');
+  head.push('threads', 'runs');
   const rows = sides.map((side) => {
     const of = (name) => figure(side[name]?.median);
     const spread = (name) => {
@@ -76,8 +79,9 @@ function peerTable({ sides, prompt, peak }) {
     return [
       ...[side.side, of('readyMs'), of('loadMs'), of('firstTokenMs'), spread('decodeTps')],
       ...[percent(side.decodeShare?.median), spread('promptTps')],
-      ...[percent(side.promptShare?.median), of('peakRssMiB'), side.threads ?? '-'],
-      `${side.runs}${failed}`,
+      ...[percent(side.promptShare?.median), of('peakRssMiB')],
+      ...(tellsPages ? [of('hugeMiB')] : []),
+      ...[side.threads ?? '-', `${side.runs}${failed}`],
     ];
   });
   return markdown([head, ...rows]);
