@@ -222,6 +222,8 @@ fn bits(x: &[f32]) -> Vec<u32> {
 
 #[test]
 fn every_tier_type_and_row_count_gives_the_portable_bits_between_guard_pages() {
+    let names: Vec<_> = Tier::available().into_iter().map(Tier::name).collect();
+    println!("tiers: {}", names.join(" "));
     let portable = Tier::by_name("portable").unwrap();
     for kind in TensorType::ALL.iter().copied() {
         let block = kind.block_len().max(16);

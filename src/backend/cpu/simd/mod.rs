@@ -29,7 +29,7 @@ pub const LANES: usize = 16;
 
 /// What a tier offers. Every method is exact or correctly rounded, hence the same in all tiers.
 pub trait Simd: Copy + Send + Sync + 'static {
-    /// Vector registers.
+    /// Vectors of sixteen lanes that the registers hold.
     const REGISTERS: usize;
     /// Sixteen f32 lanes.
     type F: Copy;

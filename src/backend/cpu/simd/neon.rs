@@ -8,7 +8,7 @@ use std::arch::aarch64::*;
 use std::arch::asm;
 
 /// How products of bytes are added.
-const NEON: u8 = 0;
+pub(super) const NEON: u8 = 0;
 const DOTPROD: u8 = 1;
 const I8MM: u8 = 2;
 
@@ -94,6 +94,37 @@ impl<const DOT: u8> Arm<DOT> {
     }
 }
 
+/// acc + four of the codes, the Q-th, times four values of x in each lane.
+///
+/// # Safety
+/// The CPU has dotprod; if MIXED, where codes have no sign, i8mm.
+#[inline(always)]
+pub(super) unsafe fn dot_quad<const Q: usize, const MIXED: bool>(
+    mut acc: int32x4_t,
+    codes: int8x16_t,
+    x: int8x16_t,
+) -> int32x4_t {
+    // SAFETY: the caller's promise.
+    unsafe {
+        if MIXED {
+            asm!(
+                ".arch_extension i8mm",
+                "sudot {acc:v}.4s, {x:v}.16b, {w:v}.4b[{quad}]",
+                acc = inout(vreg) acc, x = in(vreg) x, w = in(vreg) codes, quad = const Q,
+                options(pure, nomem, nostack, preserves_flags),
+            );
+        } else {
+            asm!(
+                ".arch_extension dotprod",
+                "sdot {acc:v}.4s, {x:v}.16b, {w:v}.4b[{quad}]",
+                acc = inout(vreg) acc, x = in(vreg) x, w = in(vreg) codes, quad = const Q,
+                options(pure, nomem, nostack, preserves_flags),
+            );
+        }
+    }
+    acc
+}
+
 /// Entries: one a tier, so that a kernel's code is compiled with its features.
 macro_rules! entry {
     ($call:ident, $call_wide:ident, $token:ty, $features:literal) => {
@@ -121,24 +152,26 @@ entry!(call_neon, call_wide_neon, Neon, "neon");
 entry!(call_dotprod, call_wide_dotprod, Dotprod, "neon,dotprod");
 entry!(call_i8mm, call_wide_i8mm, I8mm, "neon,dotprod,i8mm");
 
-type F = [float32x4_t; 4];
+/// Sixteen f32 lanes.
+pub(super) type F = [float32x4_t; 4];
 
 /// One operation on each register.
 #[inline(always)]
-fn each<T: Copy>(f: impl Fn(usize) -> T) -> [T; 4] {
+pub(super) fn each<T: Copy>(f: impl Fn(usize) -> T) -> [T; 4] {
     [f(0), f(1), f(2), f(3)]
 }
 
 /// Methods of one operation on each register.
-macro_rules! each {
-    ($(fn $name:ident($($arg:ident),*) = $one:expr;)*) => {$(
+macro_rules! registerwise {
+    ($(fn $name:ident($($arg:ident: $from:ty),*) -> $to:ty = $one:expr;)*) => {$(
         #[inline(always)]
-        fn $name(self, $($arg: Self::F),*) -> Self::F {
+        fn $name(self, $($arg: $from),*) -> $to {
             // SAFETY: the token proves NEON.
             each(|i| unsafe { $one($($arg[i]),*) })
         }
     )*};
 }
+pub(super) use registerwise;
 
 /// f32 of four f16 in the low half.
 #[inline(always)]
@@ -189,7 +222,7 @@ unsafe fn larger(a: float32x4_t, b: float32x4_t) -> float32x4_t {
 }
 
 impl<const DOT: u8> Simd for Arm<DOT> {
-    const REGISTERS: usize = 32;
+    const REGISTERS: usize = 8;
     type F = F;
 
     #[inline(always)]
@@ -257,21 +290,23 @@ impl<const DOT: u8> Simd for Arm<DOT> {
             unsafe { vst1_u8(p.as_mut_ptr(), vreinterpret_u8_u16(narrow(v))) };
         }
     }
-    each! {
-        fn add(a, b) = vaddq_f32;
-        fn sub(a, b) = vsubq_f32;
-        fn mul(a, b) = vmulq_f32;
-        fn div(a, b) = vdivq_f32;
-        fn fma(a, b, c) = |a, b, c| vfmaq_f32(c, a, b);
-        fn max(a, b) = larger;
-        fn min(a, b) = |a, b| vbslq_f32(vcltq_f32(a, b), a, b);
-        fn select_lt(a, b, yes, no) = |a, b, yes, no| vbslq_f32(vcltq_f32(a, b), yes, no);
-        fn round(v) = vrndnq_f32;
-        fn exp2_whole(n) = |n| {
+    registerwise! {
+        fn add(a: F, b: F) -> F = vaddq_f32;
+        fn sub(a: F, b: F) -> F = vsubq_f32;
+        fn mul(a: F, b: F) -> F = vmulq_f32;
+        fn div(a: F, b: F) -> F = vdivq_f32;
+        fn fma(a: F, b: F, c: F) -> F = |a, b, c| vfmaq_f32(c, a, b);
+        fn max(a: F, b: F) -> F = larger;
+        fn min(a: F, b: F) -> F = |a, b| vbslq_f32(vcltq_f32(a, b), a, b);
+        fn select_lt(a: F, b: F, yes: F, no: F) -> F = |a, b, yes, no| {
+            vbslq_f32(vcltq_f32(a, b), yes, no)
+        };
+        fn round(v: F) -> F = vrndnq_f32;
+        fn exp2_whole(n: F) -> F = |n| {
             let n = vaddq_s32(vcvtq_s32_f32(n), vdupq_n_s32(127));
             vreinterpretq_f32_s32(vshlq_n_s32::<23>(n))
         };
-        fn magnitude_max(m, v) = |m, v| {
+        fn magnitude_max(m: F, v: F) -> F = |m, v| {
             let v = vandq_u32(vreinterpretq_u32_f32(v), vdupq_n_u32(0x7fff_ffff));
             vreinterpretq_f32_u32(vmaxq_u32(vreinterpretq_u32_f32(m), v))
         };

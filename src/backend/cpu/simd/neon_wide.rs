@@ -2,18 +2,12 @@
 //! bytes except where i8mm multiplies unsigned by signed ones.
 
 use super::Simd;
-use super::neon::Arm;
-use super::wide::{Wide, byte_pairs, quad, word_pair};
+use super::neon::{Arm, F, NEON, dot_quad, each, registerwise};
+use super::wide::{Wide, byte_pairs, word_pair};
 use std::arch::aarch64::*;
 
 type B = [uint8x16_t; 4];
 type I = [int32x4_t; 4];
-
-/// One operation on each register.
-#[inline(always)]
-fn each<T: Copy>(f: impl Fn(usize) -> T) -> [T; 4] {
-    [f(0), f(1), f(2), f(3)]
-}
 
 /// Loads 16 bytes.
 #[inline(always)]
@@ -22,11 +16,18 @@ unsafe fn load(p: *const u8) -> uint8x16_t {
     unsafe { vld1q_u8(p) }
 }
 
+/// The same bytes with signs.
+#[inline(always)]
+fn as_signed(v: uint8x16_t) -> int8x16_t {
+    // SAFETY: a token's method calls this, so the CPU has NEON.
+    unsafe { vreinterpretq_s8_u8(v) }
+}
+
 /// Codes minus 128, as signed bytes.
 #[inline(always)]
 fn centred(codes: uint8x16_t) -> int8x16_t {
     // SAFETY: a token's method calls this, so the CPU has NEON.
-    unsafe { vreinterpretq_s8_u8(veorq_u8(codes, vdupq_n_u8(128))) }
+    as_signed(unsafe { veorq_u8(codes, vdupq_n_u8(128)) })
 }
 
 /// a * b summed by pairs, eight words of each.
@@ -42,10 +43,72 @@ fn scaled(acc: int32x4_t, w: int8x16_t, x: uint8x16_t, scales: uint8x16_t) -> in
     // SAFETY: a token's method calls this, so the CPU has NEON. A pair of products is at most
     // 2 * 128 * 127, which fits a word.
     unsafe {
-        let x = vreinterpretq_s8_u8(x);
+        let x = as_signed(x);
         let low = vmull_s8(vget_low_s8(w), vget_low_s8(x));
         let pairs = vpaddq_s16(low, vmull_high_s8(w, x));
         vaddq_s32(acc, word_pairs(pairs, vreinterpretq_s16_u8(scales)))
+    }
+}
+
+impl<const DOT: u8> Arm<DOT> {
+    /// acc + sixteen codes times sixteen values of x in each lane; OFFSET as in
+    /// [`Wide::dot_quads`].
+    #[inline(always)]
+    fn dot_sixteen<const OFFSET: u8>(self, acc: I, codes: uint8x16_t, x: [B; 4]) -> I {
+        let is_mixed = OFFSET == 128 && !Self::SIGNED_QUADS;
+        let signed = if OFFSET == 128 && !is_mixed { centred(codes) } else { as_signed(codes) };
+        // SAFETY: the token proves NEON, dotprod if DOT says so, and i8mm where quads are not
+        // signed.
+        each(|i| unsafe {
+            let x = x.map(|x| as_signed(x[i]));
+            match (DOT, is_mixed) {
+                (NEON, _) => vaddq_s32(acc[i], sixteen(signed, x)),
+                (_, false) => dot_quads::<false>(acc[i], signed, x),
+                (_, true) => dot_quads::<true>(acc[i], signed, x),
+            }
+        })
+    }
+}
+
+/// Sixteen codes, four for each register of x; if MIXED, without sign.
+///
+/// # Safety
+/// The CPU has dotprod; if MIXED, i8mm.
+#[inline(always)]
+unsafe fn dot_quads<const MIXED: bool>(
+    acc: int32x4_t,
+    codes: int8x16_t,
+    x: [int8x16_t; 4],
+) -> int32x4_t {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let acc = dot_quad::<0, MIXED>(acc, codes, x[0]);
+        let acc = dot_quad::<1, MIXED>(acc, codes, x[1]);
+        let acc = dot_quad::<2, MIXED>(acc, codes, x[2]);
+        dot_quad::<3, MIXED>(acc, codes, x[3])
+    }
+}
+
+/// Sixteen codes times sixteen values of x in each lane. Two products fit a word.
+#[inline(always)]
+fn sixteen(codes: int8x16_t, x: [int8x16_t; 4]) -> int32x4_t {
+    // SAFETY: a token's method calls this, so the CPU has NEON.
+    unsafe {
+        let w = vreinterpretq_s32_s8(codes);
+        let w = [
+            vdupq_laneq_s32::<0>(w),
+            vdupq_laneq_s32::<1>(w),
+            vdupq_laneq_s32::<2>(w),
+            vdupq_laneq_s32::<3>(w),
+        ]
+        .map(|w| vreinterpretq_s8_s32(w));
+        let low = |a: usize, b: usize| {
+            let first = vmull_s8(vget_low_s8(w[a]), vget_low_s8(x[a]));
+            vmlal_s8(first, vget_low_s8(w[b]), vget_low_s8(x[b]))
+        };
+        let high = |a: usize, b: usize| vmlal_high_s8(vmull_high_s8(w[a], x[a]), w[b], x[b]);
+        let lows = vpadalq_s16(vpaddlq_s16(low(0, 1)), low(2, 3));
+        vpaddq_s32(lows, vpadalq_s16(vpaddlq_s16(high(0, 1)), high(2, 3)))
     }
 }
 
@@ -54,6 +117,23 @@ impl<const DOT: u8> Wide for Arm<DOT> {
     type B = B;
     type I = I;
 
+    registerwise! {
+        fn and_b(a: B, b: B) -> B = vandq_u8;
+        fn or_b(a: B, b: B) -> B = vorrq_u8;
+        fn add_b(a: B, b: B) -> B = vaddq_u8;
+        fn sub_b(a: B, b: B) -> B = vsubq_u8;
+        fn flip_sign(v: B) -> B = |v| veorq_u8(v, vdupq_n_u8(128));
+        fn add_i(a: I, b: I) -> I = vaddq_s32;
+        fn mul_add_i(acc: I, a: I, b: I) -> I = vmlaq_s32;
+        fn dot_words(acc: I, a: I, b: I) -> I = |acc, a, b| {
+            // Of words that are the same in all lanes, or meet several, these are taken out once.
+            let low = |v| vshrq_n_s32::<16>(vshlq_n_s32::<16>(v));
+            let high = |v| vshrq_n_s32::<16>(v);
+            vmlaq_s32(vmlaq_s32(acc, low(a), low(b)), high(a), high(b))
+        };
+        fn to_f(v: I) -> F = vcvtq_f32_s32;
+        fn fnma(a: F, b: F, c: F) -> F = |a, b, c| vfmsq_f32(c, a, b);
+    }
     #[inline(always)]
     fn load_b(self, p: &[u8; 64]) -> B {
         // SAFETY: four quarters lie in the array.
@@ -80,9 +160,9 @@ impl<const DOT: u8> Wide for Arm<DOT> {
         each(|i| unsafe { load(p.as_ptr().cast::<u8>().add(16 * i)) })
     }
     #[inline(always)]
-    fn splat_quad(self, codes: &[u8; 256], index: usize) -> B {
+    fn splat_quad(self, codes: &[u8; 4]) -> B {
         // SAFETY: the token proves NEON.
-        unsafe { [vreinterpretq_u8_s32(vdupq_n_s32(quad(codes, index))); 4] }
+        unsafe { [vreinterpretq_u8_s32(vdupq_n_s32(i32::from_le_bytes(*codes))); 4] }
     }
     #[inline(always)]
     fn join(self, a: &[u8; 32], b: &[u8; 32]) -> B {
@@ -111,21 +191,6 @@ impl<const DOT: u8> Wide for Arm<DOT> {
         unsafe { [vdupq_n_u8(x); 4] }
     }
     #[inline(always)]
-    fn and_b(self, a: B, b: B) -> B {
-        // SAFETY: the token proves NEON.
-        each(|i| unsafe { vandq_u8(a[i], b[i]) })
-    }
-    #[inline(always)]
-    fn or_b(self, a: B, b: B) -> B {
-        // SAFETY: the token proves NEON.
-        each(|i| unsafe { vorrq_u8(a[i], b[i]) })
-    }
-    #[inline(always)]
-    fn flip_sign(self, v: B) -> B {
-        // SAFETY: the token proves NEON.
-        each(|i| unsafe { veorq_u8(v[i], vdupq_n_u8(128)) })
-    }
-    #[inline(always)]
     fn spread_bits(self, bits: u64) -> B {
         let bit = [1u8, 2, 4, 8, 16, 32, 64, 128];
         // SAFETY: the token proves NEON; eight bytes lie in the array.
@@ -145,11 +210,6 @@ impl<const DOT: u8> Wide for Arm<DOT> {
                 vcreate_u64(words[2 * i + 1]),
             ))
         })
-    }
-    #[inline(always)]
-    fn add_b(self, a: B, b: B) -> B {
-        // SAFETY: the token proves NEON.
-        each(|i| unsafe { vaddq_u8(a[i], b[i]) })
     }
     #[inline(always)]
     fn negate(self, v: B, bits: u64) -> B {
@@ -213,44 +273,16 @@ impl<const DOT: u8> Wide for Arm<DOT> {
         each(|i| unsafe { vld1q_s32(p.as_ptr().add(4 * i)) })
     }
     #[inline(always)]
-    fn mul_add_i(self, acc: I, a: I, b: I) -> I {
-        // SAFETY: the token proves NEON.
-        each(|i| unsafe { vmlaq_s32(acc[i], a[i], b[i]) })
-    }
-    #[inline(always)]
-    fn dot_words(self, acc: I, a: I, b: I) -> I {
-        // SAFETY: the token proves NEON.
-        each(|i| unsafe {
-            let (a, b) = (vreinterpretq_s16_s32(a[i]), vreinterpretq_s16_s32(b[i]));
-            vaddq_s32(acc[i], word_pairs(a, b))
-        })
-    }
-    #[inline(always)]
     fn dot_quads<const OFFSET: u8>(self, acc: I, codes: B, x: B) -> I {
         // SAFETY: the token proves NEON, and i8mm where quads are not signed.
         each(|i| unsafe {
-            let x = vreinterpretq_s8_u8(x[i]);
+            let x = as_signed(x[i]);
             match (OFFSET, Self::SIGNED_QUADS) {
                 (128, true) => self.dot_signed(acc[i], centred(codes[i]), x),
                 (128, false) => self.dot_mixed(acc[i], codes[i], x),
-                _ => self.dot_signed(acc[i], vreinterpretq_s8_u8(codes[i]), x),
+                _ => self.dot_signed(acc[i], as_signed(codes[i]), x),
             }
         })
-    }
-    #[inline(always)]
-    fn to_f(self, v: I) -> [float32x4_t; 4] {
-        // SAFETY: the token proves NEON.
-        each(|i| unsafe { vcvtq_f32_s32(v[i]) })
-    }
-    #[inline(always)]
-    fn fnma(
-        self,
-        a: [float32x4_t; 4],
-        b: [float32x4_t; 4],
-        c: [float32x4_t; 4],
-    ) -> [float32x4_t; 4] {
-        // SAFETY: the token proves NEON.
-        each(|i| unsafe { vfmsq_f32(c[i], a[i], b[i]) })
     }
     #[inline(always)]
     fn sub_shl<const N: u32>(self, a: I, b: I) -> I {
@@ -259,8 +291,7 @@ impl<const DOT: u8> Wide for Arm<DOT> {
     }
     #[inline(always)]
     fn dot_scaled_b(self, acc: I, codes: B, x: B, scales: B) -> I {
-        // SAFETY: the token proves NEON; codes are at most 127.
-        each(|i| unsafe { scaled(acc[i], vreinterpretq_s8_u8(codes[i]), x[i], scales[i]) })
+        each(|i| scaled(acc[i], as_signed(codes[i]), x[i], scales[i]))
     }
     #[inline(always)]
     fn dot_scaled_signed(self, acc: I, codes: B, x: B, scales: B) -> I {
@@ -278,6 +309,25 @@ impl<const DOT: u8> Wide for Arm<DOT> {
     fn reduce_halves(self, v: [I; 4]) -> [[i32; 4]; 2] {
         // SAFETY: the token proves NEON.
         [0, 2].map(|at| v.map(|v| unsafe { vaddvq_s32(vaddq_s32(v[at], v[at + 1])) }))
+    }
+    #[inline(always)]
+    fn dot_tile<const R: usize, const C: usize, const OFFSET: u8>(
+        self,
+        mut acc: [[I; C]; R],
+        codes: [&[[u8; 16]]; R],
+        x: [&[[[i8; 64]; 4]]; C],
+    ) -> [[I; C]; R] {
+        for i in 0..x[0].len() {
+            // SAFETY: 16 bytes lie in the array.
+            let codes = codes.map(|codes| unsafe { load(codes[i].as_ptr()) });
+            for c in 0..C {
+                let x = x[c][i].each_ref().map(|x| self.load_x(x));
+                for r in 0..R {
+                    acc[r][c] = self.dot_sixteen::<OFFSET>(acc[r][c], codes[r], x);
+                }
+            }
+        }
+        acc
     }
     #[inline(always)]
     unsafe fn words(self, rows: &[*const u8; 16], at: usize) -> [B; 4] {
@@ -306,11 +356,6 @@ impl<const DOT: u8> Wide for Arm<DOT> {
         self.dot_quads::<OFFSET>(acc, codes, x)
     }
     #[inline(always)]
-    fn sub_b(self, a: B, b: B) -> B {
-        // SAFETY: the token proves NEON.
-        each(|i| unsafe { vsubq_u8(a[i], b[i]) })
-    }
-    #[inline(always)]
     fn byte<const N: u32, const SIGNED: bool>(self, v: B) -> I {
         // SAFETY: the token proves NEON; a negative count shifts right.
         each(|i| unsafe {
@@ -333,7 +378,7 @@ impl<const DOT: u8> Wide for Arm<DOT> {
         })
     }
     #[inline(always)]
-    fn half_of<const HIGH: bool>(self, v: B) -> [float32x4_t; 4] {
+    fn half_of<const HIGH: bool>(self, v: B) -> F {
         let mut bytes = [0; 32];
         for (v, out) in v.into_iter().zip(bytes.as_chunks_mut::<8>().0) {
             // SAFETY: the token proves NEON; eight bytes lie in the chunk.
@@ -351,11 +396,6 @@ impl<const DOT: u8> Wide for Arm<DOT> {
         let bit: [u8; 16] = std::array::from_fn(|i| 1 << (i % 4 + quad % 2 * 4));
         // SAFETY: the token proves NEON; 16 bytes lie in each array.
         each(|i| unsafe { vtstq_u8(vqtbl1q_u8(bits[i], load(byte.as_ptr())), load(bit.as_ptr())) })
-    }
-    #[inline(always)]
-    fn add_i(self, a: I, b: I) -> I {
-        // SAFETY: the token proves NEON.
-        each(|i| unsafe { vaddq_s32(a[i], b[i]) })
     }
     #[inline(always)]
     fn prefetch_second(self, p: *const u8) {

@@ -20,8 +20,8 @@ pub trait Wide: Simd {
     fn store_halves(self, v: Self::B, a: &mut [u8; 32], b: &mut [u8; 32]);
     /// Activations from memory.
     fn load_x(self, p: &[i8; 64]) -> Self::B;
-    /// Four bytes of codes, at 4 `index`, everywhere.
-    fn splat_quad(self, codes: &[u8; 256], index: usize) -> Self::B;
+    /// Four bytes of codes everywhere.
+    fn splat_quad(self, codes: &[u8; 4]) -> Self::B;
     /// Two halves.
     fn join(self, a: &[u8; 32], b: &[u8; 32]) -> Self::B;
     /// Two halves of activations.
@@ -70,6 +70,28 @@ pub trait Wide: Simd {
     /// acc + codes * x summed by fours; OFFSET 128 says that codes may be above 127, and is
     /// subtracted from them if [`Wide::SIGNED_QUADS`].
     fn dot_quads<const OFFSET: u8>(self, acc: Self::I, codes: Self::B, x: Self::B) -> Self::I;
+    /// acc + codes of R weight rows times C vectors of activations, for sixteens of K: of each row
+    /// 16 codes, of each vector four lines of four values a lane. OFFSET as above.
+    #[inline(always)]
+    fn dot_tile<const R: usize, const C: usize, const OFFSET: u8>(
+        self,
+        mut acc: [[Self::I; C]; R],
+        codes: [&[[u8; 16]]; R],
+        x: [&[[[i8; 64]; 4]]; C],
+    ) -> [[Self::I; C]; R] {
+        for i in 0..x[0].len() {
+            for quad in 0..4 {
+                let x = x.map(|x| self.load_x(&x[i][quad]));
+                for r in 0..R {
+                    let w = self.splat_quad(&codes[r][i].as_chunks().0[quad]);
+                    for c in 0..C {
+                        acc[r][c] = self.dot_quads::<OFFSET>(acc[r][c], w, x[c]);
+                    }
+                }
+            }
+        }
+        acc
+    }
     /// Bytes `at` to `at` + 15 behind sixteen pointers as words: lane l of word w holds four bytes
     /// behind pointer l.
     ///
@@ -124,12 +146,6 @@ pub const fn byte_pairs<const N: u8, const SIGNED: bool>() -> [u8; 16] {
         i += 1;
     }
     index
-}
-
-/// Four bytes as one number.
-#[inline(always)]
-pub fn quad(codes: &[u8; 256], index: usize) -> i32 {
-    i32::from_le_bytes(codes.as_chunks::<4>().0[index])
 }
 
 /// Two words as one number.

@@ -115,7 +115,7 @@ macro_rules! pair {
 }
 
 impl Simd for Avx2 {
-    const REGISTERS: usize = 16;
+    const REGISTERS: usize = 8;
     type F = [__m256; 2];
 
     #[inline(always)]
@@ -273,7 +273,7 @@ macro_rules! inherit {
 }
 
 impl Simd for AvxVnni {
-    const REGISTERS: usize = 16;
+    const REGISTERS: usize = 8;
     type F = [__m256; 2];
 
     inherit! {

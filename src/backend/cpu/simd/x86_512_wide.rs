@@ -1,6 +1,6 @@
 //! [`Wide`] for AVX-512: 64 bytes or sixteen i32 in one register.
 
-use super::wide::{Wide, byte_pairs, quad, word_pair};
+use super::wide::{Wide, byte_pairs, word_pair};
 use super::x86_512::Avx512;
 use std::arch::x86_64::*;
 
@@ -182,9 +182,9 @@ impl Wide for Avx512 {
         unsafe { _mm512_setzero_si512() }
     }
     #[inline(always)]
-    fn splat_quad(self, codes: &[u8; 256], index: usize) -> __m512i {
+    fn splat_quad(self, codes: &[u8; 4]) -> __m512i {
         // SAFETY: the token proves AVX-512.
-        unsafe { _mm512_set1_epi32(quad(codes, index)) }
+        unsafe { _mm512_set1_epi32(i32::from_le_bytes(*codes)) }
     }
     #[inline(always)]
     fn splat_i(self, x: i32) -> __m512i {

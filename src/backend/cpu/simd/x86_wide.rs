@@ -1,7 +1,7 @@
 //! [`Wide`] for AVX2 and AVX-VNNI: 64 bytes or sixteen i32 in two registers. The two differ in how
 //! they add products of bytes and of words.
 
-use super::wide::{Wide, byte_pairs, quad, word_pair};
+use super::wide::{Wide, byte_pairs, word_pair};
 use super::x86::{Avx2, AvxVnni};
 use std::arch::x86_64::*;
 
@@ -181,9 +181,9 @@ macro_rules! wide {
                 unsafe { [_mm256_setzero_si256(); 2] }
             }
             #[inline(always)]
-            fn splat_quad(self, codes: &[u8; 256], index: usize) -> Pair {
+            fn splat_quad(self, codes: &[u8; 4]) -> Pair {
                 // SAFETY: the token proves AVX2.
-                unsafe { [_mm256_set1_epi32(quad(codes, index)); 2] }
+                unsafe { [_mm256_set1_epi32(i32::from_le_bytes(*codes)); 2] }
             }
             #[inline(always)]
             fn splat_i(self, x: i32) -> Pair {
