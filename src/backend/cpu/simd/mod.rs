@@ -253,8 +253,8 @@ impl Tier {
             // SAFETY: a Tier of this kind exists only if `available` found NEON.
             Kind::Neon => Some(unsafe { neon::call_wide_neon(neon::Neon::assume(), kernel) }),
             #[cfg(target_arch = "aarch64")]
-            // SAFETY: as above, and dotprod.
             Kind::Dotprod => {
+                // SAFETY: as above, and dotprod.
                 Some(unsafe { neon::call_wide_dotprod(neon::Dotprod::assume(), kernel) })
             }
             #[cfg(target_arch = "aarch64")]

@@ -336,10 +336,10 @@ impl<const DOT: u8> Simd for Arm<DOT> {
         // SAFETY: the token proves NEON; 16 x 16 bytes lie in both arrays.
         unsafe {
             let mut total = vdupq_n_s32(0);
-            for i in 0..16 {
+            for (i, scale) in scales.iter().enumerate() {
                 let w = vreinterpretq_s8_u8(vld1q_u8(codes.as_ptr().add(16 * i)));
                 let sums = self.dot_signed(vdupq_n_s32(0), w, vld1q_s8(x.as_ptr().add(16 * i)));
-                total = vmlaq_n_s32(total, sums, i32::from(scales[i]));
+                total = vmlaq_n_s32(total, sums, i32::from(*scale));
             }
             vaddvq_s32(total)
         }
