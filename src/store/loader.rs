@@ -163,8 +163,9 @@ impl Loader {
             };
             let seconds = last.elapsed().as_secs_f64();
             last = Instant::now();
-            if let (true, Ok(bytes)) = (is_busy, &done.result) {
-                self.probe.came(*bytes as u64, seconds);
+            match &done.result {
+                Ok(bytes) if is_busy => self.probe.came(*bytes as u64, seconds),
+                _ => self.probe.rested(),
             }
             let mut state = shared.state.lock();
             state.counters.busy_s += seconds;
