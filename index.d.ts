@@ -662,6 +662,8 @@ export interface ErrorDetails {
     memory: string;
     required: number;
     available: number;
+    /** Paths of models that were to make room and did not within half a minute. */
+    waitedFor?: string;
   };
   /** A named device cannot be used. */
   ERR_DEVICE: { device: string; reason: string };

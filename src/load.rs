@@ -11,14 +11,16 @@ pub mod share;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use crate::backend::cpu::{self, Cpu};
 use crate::backend::reference::Reference;
 use crate::backend::{Backend, KvType};
+use crate::engine::vocabulary::Weights;
 use crate::engine::{self, Handle, Setup};
 use crate::error::{Code, Error, Field, Result};
 use crate::gguf;
-use crate::load::ledger::{Tenant, Want};
+use crate::load::ledger::{Tenant, Until, Want};
 use crate::load::share::{Asked, Share};
 use crate::model::{self, Spec};
 use crate::place::{self, Placement, Request};
@@ -113,6 +115,24 @@ pub fn load(
     progress: &mut dyn FnMut(u64, u64),
     cancel: &AtomicBool,
 ) -> Result<Loaded> {
+    let ways = Ways { patience: ledger::PATIENCE, weights: &|tenant| Arc::new(tenant) };
+    load_by(&ways, path, options, progress, cancel)
+}
+
+/// How a load goes about others, and how its engine comes by weights.
+struct Ways<'a> {
+    /// How long other models may take to make room.
+    patience: Duration,
+    weights: &'a dyn Fn(Tenant) -> Arc<dyn Weights>,
+}
+
+fn load_by(
+    ways: &Ways<'_>,
+    path: &Path,
+    options: &LoadOptions,
+    progress: &mut dyn FnMut(u64, u64),
+    cancel: &AtomicBool,
+) -> Result<Loaded> {
     budget::check_machine(options.ram_bytes)?;
     let Read { file, spec, plan, backend } = read(path, options, cancel)?;
     progress(0, file.bytes());
@@ -123,7 +143,8 @@ pub fn load(
     go_on(cancel)?;
     let units = Units::of(&plan);
     let request = budget::request(options, backend.as_ref());
-    let (placement, store, tenant) = placed(&file, (&plan, &units), options, &request)?;
+    let (placement, store, tenant) =
+        placed(&file, (&plan, &units), options, &request, (ways.patience, cancel))?;
     let n_ctx = placement.n_ctx;
     go_on(cancel)?;
     let number = tenant.number;
@@ -131,7 +152,7 @@ pub fn load(
     let handle = engine::start(Setup {
         backend,
         plan: plan.clone(),
-        store: Arc::new(tenant),
+        store: (ways.weights)(tenant),
         files: file.parts().iter().map(|part| part.path.display().to_string()).collect(),
         tokenizer: tokenizer.clone(),
         n_ctx,
@@ -140,16 +161,16 @@ pub fn load(
         chunk: options.chunk,
         bounds: share::bounds(&placement),
     })?;
-    let asked = Asked {
-        ram: options.ram_bytes,
-        kv: options.kv_bytes,
-        prefetch: options.prefetch,
-        threads: options.threads,
-    };
     let store = Arc::downgrade(&store);
     let whose = (handle.clone(), store.clone());
-    let share =
-        Share::new((plan.clone(), units), request, (asked, placement.clone()), whose, number);
+    let share = Share::new(
+        file.path().to_owned(),
+        (plan.clone(), units),
+        request,
+        (asked(options), placement.clone()),
+        whose,
+        number,
+    );
     progress(file.bytes(), file.bytes());
     Ok(Loaded {
         handle,
@@ -165,6 +186,15 @@ pub fn load(
         share,
         store,
     })
+}
+
+fn asked(options: &LoadOptions) -> Asked {
+    Asked {
+        ram: options.ram_bytes,
+        kv: options.kv_bytes,
+        prefetch: options.prefetch,
+        threads: options.threads,
+    }
 }
 
 /// A file that was read, and what would run it.
@@ -197,12 +227,16 @@ fn placed(
     (plan, units): (&Arc<Plan>, &Units),
     options: &LoadOptions,
     request: &Request,
+    (patience, cancel): (Duration, &AtomicBool),
 ) -> Result<(Placement, Arc<Store>, Tenant)> {
     let mut ledger = ledger::open();
     let best = place::place(plan, units, &Request { limit: options.ram_bytes, ..*request })?;
     let want = Want { least: best.minimum, most: best.budget.total() };
-    let limit = budget::limit(options.ram_bytes, ledger.admit(want, true));
-    let placement = place::place(plan, units, &Request { limit, ..*request })?;
+    let until = Until::within(patience, Some(cancel));
+    let limit = budget::limit(options.ram_bytes, ledger.admit(want, Some(until)));
+    go_on(cancel)?;
+    let placement = place::place(plan, units, &Request { limit, ..*request })
+        .map_err(|error| ledger.explain(error))?;
     let store = Arc::new(match &placement.streamed {
         None => Store::open(file, plan)?,
         Some(residence) => {

@@ -68,7 +68,7 @@ fn placed(
     let here = budget::check_machine(asked).is_ok();
     let limit = if here {
         let most = asked.map_or(best.budget.total(), |asked| best.budget.total().min(asked));
-        let room = ledger::open().admit(Want { least: best.minimum, most }, false);
+        let room = ledger::open().admit(Want { least: best.minimum, most }, None);
         budget::limit(asked, room)
     } else {
         asked

@@ -3,16 +3,21 @@
 //! share what there is: each has what it cannot do without, and the rest evenly as far as it has a
 //! use for it; they make room for a newcomer, and grow when one leaves.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, MutexGuard};
 
 use super::share::Share;
 use crate::engine::vocabulary::Weights;
-use crate::error::Result;
+use crate::error::{Code, Error, Result};
 use crate::plan::GroupId;
 use crate::store::{Lease, Store};
+
+/// How long models that share are waited for in all, who make room between two passes. Long prompts
+/// of large models take longer, and a disk that hangs forever: then there is what is free.
+pub const PATIENCE: Duration = Duration::from_secs(30);
 
 static CLAIMS: Mutex<Vec<Claim>> = Mutex::new(Vec::new());
 /// Claims so far.
@@ -20,7 +25,8 @@ static CLAIMED: AtomicU64 = AtomicU64::new(0);
 
 struct Claim {
     number: u64,
-    promised: u64,
+    /// While it is being loaded; then its share knows.
+    first: u64,
     store: Weak<Store>,
     /// None while it is being loaded.
     share: Weak<Share>,
@@ -35,21 +41,50 @@ pub struct Want {
     pub most: u64,
 }
 
+/// How long somebody waits for others.
+#[derive(Clone, Copy)]
+pub struct Until<'a> {
+    at: Instant,
+    cancel: Option<&'a AtomicBool>,
+}
+
+impl<'a> Until<'a> {
+    /// A while from now, or until `cancel` is set.
+    pub fn within(patience: Duration, cancel: Option<&'a AtomicBool>) -> Self {
+        Until { at: Instant::now() + patience, cancel }
+    }
+
+    /// Whether that is over.
+    pub fn is_over(&self) -> bool {
+        let is_cancelled = self.cancel.is_some_and(|cancel| cancel.load(Ordering::Relaxed));
+        is_cancelled || Instant::now() >= self.at
+    }
+}
+
 /// The ledger, held while a model is placed, so that no other is promised the same.
-pub struct Ledger(MutexGuard<'static, Vec<Claim>>);
+pub struct Ledger {
+    claims: MutexGuard<'static, Vec<Claim>>,
+    /// Models that were asked to make room in vain, by name.
+    late: Vec<String>,
+}
 
 /// Waits for the ledger.
 #[must_use]
 pub fn open() -> Ledger {
     let mut claims = CLAIMS.lock();
     claims.retain(|claim| claim.store.strong_count() > 0);
-    Ledger(claims)
+    Ledger { claims, late: Vec::new() }
 }
 
 impl Claim {
+    /// Bytes that nobody else may have.
+    fn promised(&self) -> u64 {
+        self.share.upgrade().map_or(self.first, |share| share.promised())
+    }
+
     /// Bytes that were promised and not taken yet.
     fn outstanding(&self) -> u64 {
-        self.promised.saturating_sub(self.taken())
+        self.promised().saturating_sub(self.taken())
     }
 
     /// Bytes that the system has given.
@@ -63,7 +98,7 @@ impl Claim {
 
     /// Whether its budget may be changed for the sake of others.
     fn auto(&self) -> Option<Arc<Share>> {
-        self.share.upgrade().filter(|share| share.is_auto())
+        self.share.upgrade().filter(|share| share.is_auto() && !share.is_moving())
     }
 }
 
@@ -71,7 +106,7 @@ impl Ledger {
     /// Bytes that nobody was promised; none if the system does not say.
     #[must_use]
     pub fn free(&self) -> Option<u64> {
-        let open = self.0.iter().map(Claim::outstanding).fold(0, u64::saturating_add);
+        let open = self.claims.iter().map(Claim::outstanding).fold(0, u64::saturating_add);
         self.available().map(|bytes| bytes.saturating_sub(open))
     }
 
@@ -83,24 +118,27 @@ impl Ledger {
     /// A machine that nobody else uses.
     #[cfg(test)]
     fn available(&self) -> Option<u64> {
-        let taken = self.0.iter().map(Claim::taken).sum();
+        let taken = self.claims.iter().map(Claim::taken).sum();
         Some(tests::MACHINE.load(Ordering::Relaxed).saturating_sub(taken))
     }
 
     /// Bytes that a claim may have if nobody else gives any.
     #[must_use]
     pub fn room_of(&self, number: u64) -> Option<u64> {
-        let claim = self.0.iter().find(|claim| claim.number == number);
-        let own = claim.map_or(0, |claim| claim.promised);
+        let claim = self.claims.iter().find(|claim| claim.number == number);
+        let own = claim.map_or(0, Claim::promised);
         self.free().map(|free| free.saturating_add(own))
     }
 
-    /// Bytes that a newcomer may have. Models that share make room, if `moves`; otherwise it is
-    /// only told what they would make.
-    pub fn admit(&mut self, want: Want, moves: bool) -> Option<u64> {
+    /// Bytes that a newcomer may have. Models that share make room, if `moves`, until then;
+    /// otherwise it is only told what they would make.
+    pub fn admit(&mut self, want: Want, moves: Option<Until<'_>>) -> Option<u64> {
         let free = self.free()?;
         if free >= want.most {
             return Some(free);
+        }
+        if let Some(until) = moves {
+            self.late = self.still_moving(until);
         }
         let mut sharing = self.sharing();
         let promised: u64 = sharing.iter().map(|(promised, _)| *promised).sum();
@@ -110,7 +148,10 @@ impl Ledger {
         let shares = divide(room, &wants);
         for ((promised, share), bytes) in sharing.iter_mut().zip(&shares) {
             if bytes < promised {
-                let moved = if moves { self.resize(share, *bytes) } else { Ok(*bytes) };
+                let moved = moves.map_or(Ok(*bytes), |until| share.resize(*bytes, until));
+                if moved.is_err() {
+                    self.late.push(share.name().to_owned());
+                }
                 // Who cannot move keeps what it has.
                 *promised = moved.unwrap_or(*promised).min(*promised);
             }
@@ -119,43 +160,61 @@ impl Ledger {
         Some(room.saturating_sub(kept))
     }
 
+    /// A newcomer's refusal: also what has not made room for it.
+    #[must_use]
+    pub fn explain(&self, mut error: Error) -> Error {
+        if error.code == Code::InsufficientMemory && !self.late.is_empty() {
+            let names = self.late.join(", ");
+            let text = "was asked to make room, and is busy or waits for its disk";
+            error.message = format!("{}; {names} {text}", error.message);
+            return error.with("waitedFor", names);
+        }
+        error
+    }
+
     /// Lets models that share have what is free. What one cannot take now it does without.
-    pub fn settle(&mut self) {
+    pub fn settle(&mut self, until: Until<'_>) {
+        drop(self.still_moving(until));
         let Some(free) = self.free() else { return };
         let sharing = self.sharing();
         let room = sharing.iter().map(|(promised, _)| *promised).fold(free, u64::saturating_add);
         let wants: Vec<Want> = sharing.iter().map(|(_, share)| share.want()).collect();
         for ((promised, share), bytes) in sharing.iter().zip(divide(room, &wants)) {
             if bytes > *promised {
-                drop(self.resize(share, bytes));
+                drop(share.resize(bytes, until));
             }
         }
     }
 
     /// Promises a model its budget as long as the tenant lives.
-    pub fn promise(&mut self, promised: u64, store: &Arc<Store>) -> Tenant {
+    pub fn promise(&mut self, first: u64, store: &Arc<Store>) -> Tenant {
         let number = CLAIMED.fetch_add(1, Ordering::Relaxed);
         let (weak, share) = (Arc::downgrade(store), Weak::new());
-        self.0.push(Claim { number, promised, store: weak, share });
+        self.claims.push(Claim { number, first, store: weak, share });
         Tenant { number, store: Some(store.clone()) }
     }
 
-    /// Whose claim it is, and how large it is now.
-    pub fn enter(&mut self, number: u64, share: &Arc<Share>, promised: u64) {
-        if let Some(claim) = self.0.iter_mut().find(|claim| claim.number == number) {
-            (claim.promised, claim.share) = (promised, Arc::downgrade(share));
+    /// Whose claim it is.
+    pub fn enter(&mut self, number: u64, share: &Arc<Share>) {
+        if let Some(claim) = self.claims.iter_mut().find(|claim| claim.number == number) {
+            claim.share = Arc::downgrade(share);
         }
     }
 
-    fn sharing(&self) -> Vec<(u64, Arc<Share>)> {
-        let shares = self.0.iter().filter_map(|claim| Some((claim.promised, claim.auto()?)));
-        shares.collect()
+    /// Waits for models that share and are on their way to another budget; those that still are.
+    fn still_moving(&self, until: Until<'_>) -> Vec<String> {
+        let shares: Vec<Arc<Share>> =
+            self.claims.iter().filter_map(|claim| claim.share.upgrade()).collect();
+        let is_moving = |share: &&Arc<Share>| share.is_auto() && share.is_moving();
+        while shares.iter().any(|share| is_moving(&share)) && !until.is_over() {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        shares.iter().filter(is_moving).map(|share| share.name().to_owned()).collect()
     }
 
-    fn resize(&mut self, share: &Arc<Share>, bytes: u64) -> Result<u64> {
-        let promised = share.resize(bytes)?;
-        self.enter(share.number(), share, promised);
-        Ok(promised)
+    fn sharing(&self) -> Vec<(u64, Arc<Share>)> {
+        let shares = self.claims.iter().filter_map(|claim| Some((claim.promised(), claim.auto()?)));
+        shares.collect()
     }
 }
 
@@ -192,7 +251,7 @@ impl Drop for Tenant {
         let number = self.number;
         let leave = move || {
             CLAIMS.lock().retain(|claim| claim.number != number);
-            open().settle();
+            open().settle(Until::within(PATIENCE, None));
         };
         // Others may be in the middle of a pass, which whoever closes need not wait for.
         let thread = std::thread::Builder::new().name("chord-ledger".to_owned());
@@ -204,7 +263,7 @@ impl Drop for Tenant {
 
 impl Tenant {
     fn store(&self) -> Result<&Arc<Store>> {
-        let gone = || crate::error::Error::internal("a tenant", "its store is gone");
+        let gone = || Error::internal("a tenant", "its store is gone");
         self.store.as_ref().ok_or_else(gone)
     }
 }

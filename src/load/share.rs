@@ -2,12 +2,14 @@
 //! and how it changes while the model runs.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Weak, mpsc};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 
 use super::budget::{self, Memory};
-use super::ledger::{self, Want};
+use super::ledger::{self, Until, Want};
 use crate::backend::cpu::cores;
 use crate::engine::Handle;
 use crate::engine::bounds::Bounds;
@@ -17,6 +19,9 @@ use crate::place::{self, Io, Placement, Request};
 use crate::plan::Plan;
 use crate::plan::residency::Units;
 use crate::store::Store;
+
+/// How long to wait for an engine before looking whether anybody still wants it.
+const PATIENCE: Duration = Duration::from_millis(20);
 
 /// What a model was asked to keep to; none of a budget: 'auto'.
 #[derive(Clone, Copy, Debug, Default)]
@@ -46,6 +51,8 @@ pub struct Change {
 
 /// A model's share.
 pub struct Share {
+    /// Its file.
+    name: String,
     plan: Arc<Plan>,
     units: Units,
     /// Of the model as it was loaded, with the context that it got.
@@ -53,7 +60,9 @@ pub struct Share {
     /// Scratch of a thread.
     scratch_each: u64,
     number: u64,
-    state: Mutex<State>,
+    /// One change at a time.
+    changes: Mutex<()>,
+    state: Arc<Mutex<State>>,
     handle: Handle,
     store: Weak<Store>,
 }
@@ -61,12 +70,21 @@ pub struct Share {
 struct State {
     asked: Asked,
     placement: Placement,
+    /// Bytes of the placement that it is about to move to.
+    moves_to: Option<u64>,
+}
+
+/// Who waits for a move, and how long.
+struct Wait<'a> {
+    cancel: &'a Arc<AtomicBool>,
+    until: Option<Until<'a>>,
 }
 
 impl Share {
     /// Of a model that was placed so. Its context stays what it is.
     #[must_use]
     pub fn new(
+        name: String,
         (plan, units): (Arc<Plan>, Units),
         request: Request,
         (asked, placement): (Asked, Placement),
@@ -74,12 +92,23 @@ impl Share {
         number: u64,
     ) -> Arc<Self> {
         let request = Request { n_ctx: Some(placement.n_ctx), ..request };
-        let promised = placement.budget.total();
-        let state = Mutex::new(State { asked, placement });
+        let state = Arc::new(Mutex::new(State { asked, placement, moves_to: None }));
         let scratch_each = request.scratch_bytes / count(asked.threads) as u64;
-        let share = Share { plan, units, request, scratch_each, number, state, handle, store };
+        let changes = Mutex::new(());
+        let share = Share {
+            name,
+            plan,
+            units,
+            request,
+            scratch_each,
+            number,
+            changes,
+            state,
+            handle,
+            store,
+        };
         let share = Arc::new(share);
-        ledger::open().enter(number, &share, promised);
+        ledger::open().enter(number, &share);
         share
     }
 
@@ -89,7 +118,15 @@ impl Share {
     /// `ERR_INSUFFICIENT_MEMORY` with the smallest budget that works, `ERR_INVALID_ARG`,
     /// `ERR_CLOSED`, `ABORT_ERR`: everything is as it was then.
     pub fn configure(self: &Arc<Self>, change: Change, cancel: &Arc<AtomicBool>) -> Result<()> {
-        let mut ledger = ledger::open();
+        let (ledger, _one) = loop {
+            let ledger = ledger::open();
+            if let Some(one) = self.changes.try_lock() {
+                break (ledger, one);
+            }
+            // Others may use the ledger while this one waits.
+            drop(ledger);
+            std::thread::sleep(PATIENCE);
+        };
         let before = self.state.lock().asked;
         let asked = Asked {
             ram: change.ram.unwrap_or(before.ram),
@@ -97,25 +134,41 @@ impl Share {
             prefetch: change.prefetch.unwrap_or(before.prefetch),
             threads: change.threads.unwrap_or(before.threads),
         };
-        let threads = (asked.threads != before.threads).then_some(asked.threads);
         budget::check_machine(asked.ram)?;
-        let room = ledger.room_of(self.number);
-        let limit = budget::limit(asked.ram, room);
+        let limit = budget::limit(asked.ram, ledger.room_of(self.number));
         let placement = self.place(asked, limit)?;
-        self.apply(&placement, threads, cancel)?;
-        ledger.enter(self.number, self, placement.budget.total());
-        *self.state.lock() = State { asked, placement };
-        Ok(())
+        self.announce(&placement);
+        drop(ledger);
+        self.apply(asked, placement, &Wait { cancel, until: None })
     }
 
-    /// Another budget, in bytes, as was asked for otherwise; what of it is used.
-    pub(super) fn resize(&self, limit: u64) -> Result<u64> {
+    /// Another budget, in bytes, as was asked for otherwise; what of it is used. Waits for the end
+    /// of a pass until `until`: an engine whose disk hangs never comes to it.
+    pub(super) fn resize(&self, limit: u64, until: Until<'_>) -> Result<u64> {
+        let busy = || Error::internal("resizing a model", "it is being changed");
+        let _one = self.changes.try_lock().ok_or_else(busy)?;
         let asked = self.state.lock().asked;
         let placement = self.place(asked, Some(limit))?;
-        self.apply(&placement, None, &Arc::default())?;
         let total = placement.budget.total();
-        self.state.lock().placement = placement;
+        self.announce(&placement);
+        self.apply(asked, placement, &Wait { cancel: &Arc::default(), until: Some(until) })?;
         Ok(total)
+    }
+
+    /// Bytes that nobody else may have: of what it is, and of what it is about to be.
+    pub(super) fn promised(&self) -> u64 {
+        let state = self.state.lock();
+        state.placement.budget.total().max(state.moves_to.unwrap_or(0))
+    }
+
+    /// Whether it is on its way to another budget: until that is over it takes no other.
+    pub(super) fn is_moving(&self) -> bool {
+        self.state.lock().moves_to.is_some()
+    }
+
+    /// Its file.
+    pub(super) fn name(&self) -> &str {
+        &self.name
     }
 
     /// Whether its budget is 'auto'.
@@ -140,10 +193,6 @@ impl Share {
         let engine = self.handle.stats();
         let weights = self.store.upgrade().map_or(0, |store| store.resident_bytes());
         weights.saturating_add((engine.kv_bytes + engine.scratch_bytes) as u64)
-    }
-
-    pub(super) fn number(&self) -> u64 {
-        self.number
     }
 
     /// Threads that compute now.
@@ -172,14 +221,14 @@ impl Share {
         place::place(&self.plan, &self.units, &request)
     }
 
-    /// Moves to a placement, and waits until it is there.
-    fn apply(
-        &self,
-        placement: &Placement,
-        threads: Option<Option<usize>>,
-        cancel: &Arc<AtomicBool>,
-    ) -> Result<()> {
-        let (store, cancel) = (self.store.clone(), cancel.clone());
+    fn announce(&self, placement: &Placement) {
+        self.state.lock().moves_to = Some(placement.budget.total());
+    }
+
+    /// Moves to a placement that was announced, and waits until it is there. Who stops waiting has
+    /// called it off; if that comes too late, it is entered all the same.
+    fn apply(&self, asked: Asked, placement: Placement, wait: &Wait<'_>) -> Result<()> {
+        let (store, cancel) = (self.store.clone(), wait.cancel.clone());
         let residence = placement.streamed.clone();
         let direct = self.request.io != Io::Buffered;
         let mover = move |gives_up: &mut dyn FnMut() -> bool| {
@@ -190,12 +239,38 @@ impl Share {
             }
             store.replace(residence, direct, &mut || cancel.load(Ordering::Relaxed) || gives_up())
         };
+        let before = self.state.lock().asked.threads;
+        let threads = (asked.threads != before).then_some(asked.threads);
+        let bounds = bounds(&placement);
         let (sender, receiver) = mpsc::channel();
-        let reply = Box::new(move |outcome| drop(sender.send(outcome)));
-        let mover = Box::new(mover);
-        let bounds = bounds(placement);
-        self.handle.send(Command::Configure { bounds, threads, mover, reply })?;
-        receiver.recv().map_err(|error| Error::internal("configuring a model", error))?
+        let state = self.state.clone();
+        let reply = Box::new(move |outcome: Result<()>| {
+            let mut state = state.lock();
+            state.moves_to = None;
+            if outcome.is_ok() {
+                (state.asked, state.placement) = (asked, placement);
+            }
+            drop(state);
+            drop(sender.send(outcome));
+        });
+        let command = Command::Configure { bounds, threads, mover: Box::new(mover), reply };
+        if let Err(error) = self.handle.send(command) {
+            self.state.lock().moves_to = None;
+            return Err(error);
+        }
+        loop {
+            match receiver.recv_timeout(PATIENCE) {
+                Ok(outcome) => return outcome,
+                Err(RecvTimeoutError::Disconnected) => {
+                    return Err(Error::internal("configuring a model", "nobody answered"));
+                }
+                Err(RecvTimeoutError::Timeout) => {}
+            }
+            if wait.until.is_some_and(|until| until.is_over()) {
+                wait.cancel.store(true, Ordering::Relaxed);
+                return Err(super::aborted());
+            }
+        }
     }
 }
 

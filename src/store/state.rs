@@ -177,6 +177,16 @@ impl State {
         }
     }
 
+    /// Gives all memory for weights back. Nobody reads any more.
+    pub fn release(&mut self) {
+        self.cells.clear();
+        self.free.clear();
+        self.orders.clear();
+        self.cache = Cache::new(0, 0);
+        self.staging = None;
+        self.rows = Rows::Idle;
+    }
+
     /// The groups that the ring should hold, from the position on, and all that are pinned.
     pub fn window(&self, shared: &Shared) -> Vec<usize> {
         let residence = shared.residence();

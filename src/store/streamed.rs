@@ -361,6 +361,8 @@ impl Drop for Streamed {
                 return;
             }
         }
+        // Here and not when the loader's thread is gone: who closes may tell others of the room.
+        state.release();
     }
 }
 
