@@ -15,8 +15,8 @@ const ROWS_MIN_MIXED: usize = 16;
 /// even if others take most of the machine.
 const GROUP_MS: f64 = 15.0;
 /// Computing takes so many times as long as the reading behind it: reading slows computing down, as
-/// both want memory, and more rows a pass read less.
-const READ_SHARE: f64 = 4.0;
+/// both want memory, and more rows a pass read less. Beyond that, groups take too long to abort.
+const READ_SHARE: f64 = 8.0;
 /// How long a pass may take that running decodes wait for.
 const MIXED_PASS_MS: f64 = 100.0;
 
@@ -79,10 +79,12 @@ impl Pace {
         self.read_ms = 0.0;
     }
 
-    /// A pass took so long, and waited so much of it for weights: reading is what it took.
+    /// A pass took so long, and waited so much of it for weights: reading is what it took. One that
+    /// did not wait tells nothing of reading, which was hidden.
     pub fn waited(&mut self, pass_ms: f64, stall_ms: f64) {
-        let is_bound = stall_ms > pass_ms / 8.0;
-        self.read_ms = if is_bound { pass_ms } else { self.read_ms * 0.9 };
+        if stall_ms > pass_ms / 8.0 {
+            self.read_ms = pass_ms;
+        }
     }
 
     /// Prompt rows for the next pass; `is_mixed`: decodes wait for it.
@@ -158,5 +160,21 @@ mod tests {
         pace.took(64, 64_000.0, 9000.0);
         assert_eq!((pace.chunk(false), pace.chunk(true)), (64, 16));
         assert_eq!(Pace::new(Some(7), ROWS_MAX, false).chunk(true), 7);
+    }
+
+    #[test]
+    fn prompts_of_a_streamed_model_take_rows_that_hide_its_reading_however_many_there_are() {
+        let mut pace = Pace::new(None, ROWS_MAX, true);
+        assert_eq!(pace.chunk(false), 512);
+        // A decode: 800 of its 900 ms were waited for weights.
+        pace.waited(900.0, 800.0);
+        for _ in 0..20 {
+            // 27 ms a row: 900 * 8 / 27 rows compute eight times as long as reading takes.
+            pace.took(256, 27.0 * 256.0, 60.0);
+            pace.waited(27.0 * 256.0, 0.0);
+            assert_eq!(pace.chunk(false), 266);
+        }
+        pace.bound(100, true);
+        assert_eq!(pace.chunk(false), 64);
     }
 }
