@@ -37,6 +37,26 @@ test('the text is the same at every budget, depth and way to read', async () => 
   }
 });
 
+test('without reading ahead every streamed group is a miss, and the text is the same', async () => {
+  const contextLength = 128;
+  const memory = { ram: await smallest({ contextLength, prefetch: 0 }) };
+  const run = (options) =>
+    withModel(
+      async (model) => {
+        const { text } = await model.generate(PROMPT, ANSWER);
+        const { io, groups } = model.stats();
+        const streamed = groups.filter((g) => g.place === 'streamed' && g.name !== 'embedding');
+        const sum = (field) => streamed.reduce((all, group) => all + group[field], 0);
+        return { text, stallMs: io.stallMs, hits: sum('hits'), misses: sum('misses') };
+      },
+      { contextLength, memory, ...options },
+    );
+  const [none, some] = [await run({ prefetch: 0 }), await run({})];
+  assert.equal(none.text, some.text);
+  assert.equal(none.hits, 0);
+  assert.ok(none.misses > 24 && none.stallMs > 0);
+});
+
 test('stats tell what is streamed, read and waited for', async () => {
   const contextLength = 128;
   const ram = await smallest({ contextLength });

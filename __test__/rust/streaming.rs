@@ -1,6 +1,7 @@
 //! Streaming: a thousand seeded schedules of a scripted disk, the same bits at every budget, bytes
 //! counted exactly, files that change under the reader.
 
+mod ahead;
 mod figures;
 mod replace;
 mod scripted;
@@ -177,6 +178,16 @@ fn placed(model: &Model, limit: u64, io: place::Io) -> Result<Placement> {
 
 /// Logits of two passes, as bits.
 fn logits(model: &Model, store: &Store, backend: &mut dyn Backend) -> Result<Vec<u32>> {
+    logits_with(model, store, backend, &|_| {})
+}
+
+/// The same; `computed` is called when a group has run and is still held.
+fn logits_with(
+    model: &Model,
+    store: &Store,
+    backend: &mut dyn Backend,
+    computed: &dyn Fn(usize),
+) -> Result<Vec<u32>> {
     let tokens: Vec<u32> = (0..12).map(|i| (i * 37 + 5) % model.plan.n_vocab as u32).collect();
     let page = PageId(0);
     backend.page_commit(page)?;
@@ -193,6 +204,7 @@ fn logits(model: &Model, store: &Store, backend: &mut dyn Backend) -> Result<Vec
         for group in model.plan.group_ids() {
             let lease = store.acquire(group)?;
             backend.run(group, &lease, None)?;
+            computed(group.0 as usize);
             lease.check()?;
         }
         out.extend(backend.logits().iter().map(|x| x.to_bits()));

@@ -12,13 +12,15 @@ use node_chord::load::{LoadOptions, Loaded, load};
 use node_chord::place::Io;
 use node_chord::store::io::buffer::{Buffer, Target};
 use node_chord::store::io::{Read, opener};
-use node_chord::store::{GroupStats, StoreStats};
+use node_chord::store::{GroupStats, Place, StoreStats};
 
 use crate::engine::client::{request, run};
 
 /// Bytes read to know a disk's rate.
-const SAMPLE: u64 = 1 << 30;
+const SAMPLE: u64 = 512 << 20;
 const BLOCK: u64 = 1 << 20;
+/// Reads on their way while a disk's rate is measured.
+const DEPTHS: [u64; 4] = [2, 4, 8, 32];
 
 fn variable(name: &str) -> Option<u64> {
     std::env::var(name).ok()?.parse().ok()
@@ -102,18 +104,20 @@ fn tell(what: &str, (rows, passes): (usize, usize), s: f64, before: &StoreStats,
         read / passes as f64,
         now.stall_ms - before.stall_ms
     );
-    let counted = |of: fn(&GroupStats) -> u64, experts: bool| -> u64 {
+    let counted = |of: fn(&GroupStats) -> u64, place: Place| -> u64 {
         let sum = |stats: &StoreStats| -> u64 {
-            let is_wanted = |g: &&GroupStats| g.name.ends_with(" experts") == experts;
+            let is_wanted = |g: &&GroupStats| g.place == place && g.name != "embedding";
             stats.groups.iter().filter(is_wanted).map(of).sum()
         };
         sum(now) - sum(before)
     };
     let figures: [fn(&GroupStats) -> u64; 3] = [|g| g.hits, |g| g.late, |g| g.misses];
-    let [hits, late, misses] = figures.map(|of| counted(of, false));
+    let [hits, late, misses] = figures.map(|of| counted(of, Place::Streamed));
     let in_time = 100.0 * hits as f64 / (hits + late + misses).max(1) as f64;
-    println!("  groups: {hits} hits, {late} late, {misses} misses: {in_time:.1} % in time");
-    let (hits, misses) = (counted(|g| g.hits, true), counted(|g| g.misses, true));
+    println!(
+        "  streamed groups: {hits} hits, {late} late, {misses} misses: {in_time:.1} % in time"
+    );
+    let (hits, misses) = (counted(|g| g.hits, Place::Cached), counted(|g| g.misses, Place::Cached));
     if hits + misses > 0 {
         let rate = 100.0 * hits as f64 / (hits + misses) as f64;
         let bytes = (now.expert_bytes - before.expert_bytes) as f64 / 1e6 / passes as f64;
@@ -140,7 +144,7 @@ fn decode_and_prefill_of_a_streamed_model() {
     let path = Path::new(&path);
     let reads = std::env::var("CHORD_LIMIT").is_ok();
     if reads {
-        println!("disk before: {:.0} {:.0} MB/s", disk(path, 8, 0), disk(path, 32, SAMPLE));
+        println!("disk before: {:.0?} MB/s", DEPTHS.map(|depth| disk(path, depth, 0)));
     }
     let began = Instant::now();
     let loaded = load(path, &options(), &mut |_, _| {}, &AtomicBool::new(false)).unwrap();
@@ -175,6 +179,6 @@ fn decode_and_prefill_of_a_streamed_model() {
     println!("{} {:?} {:.0} MB/s", stats.backend, stats.reason, stats.bytes_per_second / 1e6);
     drop(loaded);
     if reads {
-        println!("disk after: {:.0} {:.0} MB/s", disk(path, 8, 2 * SAMPLE), disk(path, 32, 0));
+        println!("disk after: {:.0?} MB/s", DEPTHS.map(|depth| disk(path, depth, SAMPLE)));
     }
 }
