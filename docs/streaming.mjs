@@ -1,15 +1,17 @@
 #!/usr/bin/env node
-// Makes the picture and the table of docs/streaming.md:
+// Makes the picture and the tables of docs/streaming.md:
 //
 //   node docs/streaming.mjs picture MODEL.gguf --memory 2GiB   a real run, by `chord bench --trace`
 //   node docs/streaming.mjs table --disk 3GB                   by `chord estimate`, on this machine
+//   node docs/streaming.mjs experts MODEL.gguf TOKENS 6MB ...  real runs at these budgets, recorded
 //
-// The table needs no models: it estimates files that have the shapes of real ones and no contents.
+// The first table needs no models: it estimates files that have the shapes of real ones and no
+// contents.
 
 import { spawnSync } from 'node:child_process';
 import * as fs from 'node:fs';
 import { tmpdir } from 'node:os';
-import { dirname, join } from 'node:path';
+import { basename, dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
 const HERE = dirname(fileURLToPath(import.meta.url));
@@ -96,6 +98,73 @@ function niceStep(ms) {
   return [1, 2, 5, 10].map((n) => n * power).find((n) => ms / n <= 9) ?? 10 * power;
 }
 
+const RECORD = join(HERE, 'records', 'experts.json');
+
+/** Runs a mixture of experts at some budgets; records what its cache was good for. */
+async function experts([path, tokens, ...budgets]) {
+  const { loadModel } = await import(new URL('../dist/index.mjs', import.meta.url));
+  const rows = [];
+  for (const budget of budgets) {
+    const memory = { ram: /^\d+$/.test(budget) ? Number(budget) : budget };
+    const model = await loadModel(path, { memory, contextLength: 512, io: 'direct' });
+    const row = await expertRow(model, Number(tokens));
+    rows.push({ budget, ...row });
+    console.log(JSON.stringify(rows.at(-1)));
+    await model.close();
+  }
+  const all = fs.existsSync(RECORD) ? JSON.parse(fs.readFileSync(RECORD, 'utf8')) : {};
+  const name = basename(path, '.gguf');
+  const others = all[name]?.rows.filter((row) => !budgets.includes(row.budget)) ?? [];
+  all[name] = {
+    fileBytes: fs.statSync(path).size,
+    tokens: Number(tokens),
+    rows: [...others, ...rows],
+  };
+  fs.writeFileSync(RECORD, `${JSON.stringify(all, null, 2)}\n`);
+  const text = Object.entries(all).flatMap(([of, model]) =>
+    model.rows.map((row) => {
+      const cached = `${(100 * row.cachedPart).toFixed(0)} %`;
+      const hits = `${(100 * row.hitRate).toFixed(0)} %`;
+      const mb = short(row.bytesPerToken / 1e6);
+      const rate = short(row.tokensPerSecond);
+      return `| ${of} | ${row.budget} | ${cached} | ${hits} | ${mb} MB | ${rate} |`;
+    }),
+  );
+  const head = '| | budget | experts cached | hits | read a token | tokens/s |';
+  put('experts', [head, `|${' --- |'.repeat(6)}`, ...text].join('\n'));
+}
+
+/** What some tokens cost once the cache is full. */
+async function expertRow(model, maxTokens) {
+  const prompt = Uint32Array.of(1);
+  const draw = (seed) =>
+    model.generate(prompt, { maxTokens, seed, temperature: 1, ignoreEos: true });
+  await draw(1);
+  const before = model.stats();
+  const { timings, usage } = await draw(2);
+  const after = model.stats();
+  const passes = usage.completionTokens;
+  const cached = ({ groups }, field) =>
+    groups.filter(({ place }) => place === 'cached').reduce((sum, group) => sum + group[field], 0);
+  const [hits, misses] = ['hits', 'misses'].map((f) => cached(after, f) - cached(before, f));
+  const pinned = after.groups.filter(({ place }) => place === 'pinned');
+  const stays = after.ram.weights - pinned.reduce((sum, { bytes }) => sum + bytes, 0);
+  return {
+    cachedPart: Math.min(1, Math.max(0, stays) / cached(after, 'bytes')),
+    hitRate: hits / (hits + misses),
+    bytesPerToken: (after.io.bytesRead - before.io.bytesRead) / passes,
+    tokensPerSecond: timings.tokensPerSecond,
+  };
+}
+
+/** Puts a text between the marks of the page that bear a name. */
+function put(name, text) {
+  const page = fs.readFileSync(PAGE, 'utf8');
+  const before = page.split(`<!-- ${name} -->`)[0];
+  const after = page.split(`<!-- /${name} -->`)[1];
+  fs.writeFileSync(PAGE, `${before}<!-- ${name} -->\n\n${text}\n\n<!-- /${name} -->${after}`);
+}
+
 const SHAPES = [
   { name: 'TinyLlama 1.1B', layers: 22, embd: 2048, ff: 5632, heads: 32, kv: 4 },
   { name: 'Llama 2 7B', layers: 32, embd: 4096, ff: 11008, heads: 32, kv: 32 },
@@ -127,10 +196,7 @@ function table(flags) {
   });
   const head = `| Q4_K_M | size | ${BUDGETS.map((gib) => `${gib} GiB`).join(' | ')} |`;
   const line = `| --- |${' --- |'.repeat(BUDGETS.length + 1)}`;
-  const page = fs.readFileSync(PAGE, 'utf8');
-  const [before, after] = [page.split('<!-- table -->')[0], page.split('<!-- /table -->')[1]];
-  const text = [head, line, ...rows].join('\n');
-  fs.writeFileSync(PAGE, `${before}<!-- table -->\n\n${text}\n\n<!-- /table -->${after}`);
+  put('table', [head, line, ...rows].join('\n'));
 }
 
 function short(rate) {
@@ -215,7 +281,10 @@ function writeShape(file, { layers, embd, ff, heads, kv, experts = 0 }) {
 const [what, ...rest] = process.argv.slice(2);
 if (what === 'picture') picture(rest);
 else if (what === 'table') table(rest);
+else if (what === 'experts') await experts(rest);
 else {
-  console.error('Usage: node docs/streaming.mjs picture MODEL.gguf [flags] | table [--disk RATE]');
+  const ways =
+    'picture MODEL.gguf [flags] | table [--disk RATE] | experts MODEL.gguf TOKENS BUDGET ...';
+  console.error(`Usage: node docs/streaming.mjs ${ways}`);
   process.exitCode = 2;
 }
