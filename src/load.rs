@@ -24,8 +24,9 @@ use crate::load::ledger::{Tenant, Until, Want};
 use crate::load::share::{Asked, Share};
 use crate::model::{self, Spec};
 use crate::place::{self, Placement, Request};
-use crate::plan::Plan;
 use crate::plan::residency::Units;
+use crate::plan::{Op, Plan};
+use crate::quant::TensorType;
 use crate::store::{self, Store};
 use crate::tokenizer::Tokenizer;
 
@@ -94,6 +95,8 @@ pub struct Loaded {
     pub n_ctx: usize,
     /// Kernel tier.
     pub tier: String,
+    /// Types of its weights that are multiplied with, and the kernels for them.
+    pub kernels: Vec<(TensorType, String)>,
     /// Backend's name.
     pub backend: String,
     /// Where everything lived when it was loaded.
@@ -149,6 +152,7 @@ fn load_by(
     go_on(cancel)?;
     let number = tenant.number;
     let (tier, name) = (backend.tier().to_owned(), backend.name().to_owned());
+    let kernels = kernels(&plan, backend.as_ref());
     let handle = engine::start(Setup {
         backend,
         plan: plan.clone(),
@@ -181,6 +185,7 @@ fn load_by(
         plan,
         n_ctx,
         tier,
+        kernels,
         backend: name,
         placement,
         share,
@@ -195,6 +200,21 @@ fn asked(options: &LoadOptions) -> Asked {
         prefetch: options.prefetch,
         threads: options.threads,
     }
+}
+
+/// Kernels for the types of weights that linear steps have.
+fn kernels(plan: &Plan, backend: &dyn Backend) -> Vec<(TensorType, String)> {
+    let steps = plan.groups.iter().flat_map(|group| &group.steps);
+    let linears = steps.filter(|step| matches!(step.op, Op::Linear | Op::Experts(_)));
+    let mut kinds: Vec<_> = linears
+        .flat_map(|step| &step.weights)
+        .map(|id| plan.weight(*id))
+        .filter(|weight| weight.shape.len() > 1)
+        .map(|weight| weight.kind)
+        .collect();
+    kinds.sort_unstable();
+    kinds.dedup();
+    kinds.into_iter().filter_map(|kind| Some((kind, backend.kernel(kind)?))).collect()
 }
 
 /// A file that was read, and what would run it.

@@ -149,8 +149,28 @@ test('environment variables stand for options, and are checked', async () => {
   assert.match(await run({ NODE_CHORD_THREADS: '10000' }), /NODE_CHORD_THREADS: expected/);
   assert.match(await run({ NODE_CHORD_CPU: 'z80' }), /z80/);
   assert.match(await run({ NODE_CHORD_DEVICE: 'cuda' }), /cuda/);
-  const { stderr } = await script(body, { env: { NODE_CHORD_LOG: 'debug' } });
-  assert.match(stderr, /load/);
+});
+
+test('the log names the kernels of a model once, and levels that there are', async () => {
+  const body = `
+    chord.loadModel(MODEL).then(async (model) => {
+      console.log(model.stats().cpu);
+      await model.generate('Once', { maxTokens: 2 });
+      await model.close();
+    });`;
+  const run = (level) => script(body, { env: { NODE_CHORD_LOG: level } });
+  const debug = await run('debug');
+  const lines = debug.stderr.match(/^\[node-chord\] debug: kernels: .*$/gm);
+  assert.equal(lines?.length, 1, debug.stderr);
+  assert.match(lines[0], new RegExp(`linear_\\w+_${debug.stdout.trim()}\\b`));
+  assert.equal((await run('info')).stderr, '');
+  assert.equal((await run('off')).stderr, '');
+  const unknown = (await run('verbose')).stderr;
+  assert.match(
+    unknown,
+    /^\[node-chord\] NODE_CHORD_LOG: expected 'off', 'error', .* got "verbose"/,
+  );
+  assert.equal(unknown.trim().split('\n').length, 1);
 });
 
 test('a model whose engine broke is closed, as its calls say', async () => {

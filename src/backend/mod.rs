@@ -10,6 +10,7 @@ pub use kv_type::{KV_BLOCK, KvType, rotated_together};
 
 use crate::error::Result;
 use crate::plan::{GroupId, ValueId};
+use crate::quant::TensorType;
 use crate::store::Lease;
 
 /// Tokens that one page of the KV cache holds, in every layer.
@@ -62,6 +63,12 @@ pub trait Backend: Send {
 
     /// Kernel tier or device, for reports.
     fn tier(&self) -> &str;
+
+    /// Name of the kernel that multiplies with weights of a type, if it has names for them.
+    fn kernel(&self, kind: TensorType) -> Option<String> {
+        let _ = kind;
+        None
+    }
 
     /// Makes memory for a page. Errors: `ERR_INSUFFICIENT_MEMORY`.
     fn page_commit(&mut self, page: PageId) -> Result<()>;

@@ -15,9 +15,29 @@ const generations = channel('node-chord:generate');
 
 export function log(level: Level, message: string): void {
   if (logs.hasSubscribers) logs.publish({ level, message });
-  const wanted = LEVELS.indexOf(logLevel() as Level);
-  if (LEVELS.indexOf(level) > wanted) return;
+  if (LEVELS.indexOf(level) > wanted()) return;
   process.stderr.write(`[node-chord] ${level}: ${message}\n`);
+}
+
+/** What was refused last. */
+let refused = 'off';
+
+/** Index of the level that the environment asks for, -1 for none; an unknown one is told once. */
+function wanted(): number {
+  const level = logLevel();
+  const index = LEVELS.indexOf(level as Level);
+  if (index < 0 && level !== 'off' && level !== refused) {
+    refused = level;
+    const expected = `expected 'off', '${LEVELS.join("', '")}', got ${JSON.stringify(level)}`;
+    process.stderr.write(`[node-chord] NODE_CHORD_LOG: ${expected}; nothing is logged\n`);
+  }
+  return index;
+}
+
+/** Which kernel each type of a model's weights has. */
+export function logKernels(kernels: Record<string, string> = {}): void {
+  const list = Object.entries(kernels).map(([type, kernel]) => `${type} ${kernel}`);
+  if (list.length > 0) log('debug', `kernels: ${list.join(', ')}`);
 }
 
 /** `start`, then `end` or `error`, each with the same `id`. */

@@ -5,6 +5,7 @@ import * as is from './check.js';
 import { awaiting, closed } from './errors.js';
 import { estimate, machineBytes } from './estimate.js';
 import { feed } from './feed.js';
+import { logKernels } from './log.js';
 import { conversation, messages, notEmpty } from './messages.js';
 import { readMetadata } from './metadata.js';
 import { native as addon, type NativeModel } from './native.js';
@@ -31,7 +32,8 @@ export class Model implements api.Model {
     if (key !== MAKING) throw new TypeError('Illegal constructor: use loadModel()');
     this.#native = native;
     this.#asked = { ...asked, signal: undefined, onProgress: undefined };
-    const { info, sampling } = JSON.parse(native.info());
+    const { info, sampling, kernels } = JSON.parse(native.info());
+    logKernels(kernels);
     this.info = withMetadata(info, native);
     this.#sampling = sampling;
     this.#texts = new Texts(native.text(), this.info.vocabSize, () => this.#guard());

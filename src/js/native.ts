@@ -87,7 +87,7 @@ export interface NativeChat {
 }
 
 export interface NativeModel {
-  /** JSON of `ModelInfo` but for `metadata`, and `sampling`. */
+  /** JSON of `ModelInfo` but for `metadata`, of `sampling`, and of `kernels` by tensor type. */
   info(): string;
   /** `[key, kind, JSON ...]` each; a long array comes in several pieces of JSON. */
   metadata(): string[][];

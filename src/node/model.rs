@@ -79,7 +79,7 @@ impl NativeModel {
 
 #[napi]
 impl NativeModel {
-    /// JSON of `{info, sampling}`.
+    /// JSON of `{info, sampling, kernels}`.
     #[napi(catch_unwind)]
     #[must_use]
     pub fn info(&self) -> String {

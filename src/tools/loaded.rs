@@ -27,6 +27,8 @@ pub struct Facts {
     /// What was seen of it last.
     last: Mutex<StoreStats>,
     tier: String,
+    /// Kernels by the type of weights.
+    kernels: Map<String, Value>,
     share: Arc<Share>,
 }
 
@@ -35,7 +37,9 @@ impl Facts {
     #[must_use]
     pub fn new(loaded: Loaded) -> (Self, Handle) {
         let info = info(&loaded);
+        let named = loaded.kernels.into_iter();
         let facts = Facts {
+            kernels: named.map(|(kind, name)| (kind.name().to_owned(), name.into())).collect(),
             meta: loaded.file.meta().clone(),
             info,
             last: Mutex::new(loaded.store.upgrade().map(|store| store.stats()).unwrap_or_default()),
@@ -58,7 +62,7 @@ impl Facts {
         &self.meta
     }
 
-    /// `{info, sampling}` as JSON: `ModelInfo` without the metadata.
+    /// `{info, sampling, kernels}` as JSON: `ModelInfo` without the metadata, kernels by type.
     #[must_use]
     pub fn model(&self, chat: &Chat) -> String {
         let tokenizer = chat.tokenizer();
@@ -71,7 +75,8 @@ impl Facts {
         if let Value::Object(rest) = rest {
             info.extend(rest);
         }
-        json!({ "info": info, "sampling": facts::sampling(&self.meta) }).to_string()
+        let sampling = facts::sampling(&self.meta);
+        json!({ "info": info, "sampling": sampling, "kernels": self.kernels }).to_string()
     }
 
     /// `Stats` as JSON, but for the peak, which Node knows; the limit is null if nobody says.

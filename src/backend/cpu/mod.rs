@@ -15,6 +15,7 @@ pub mod table;
 use super::{Backend, Batch, KvType, PAGE_TOKENS, PageId, Probe};
 use crate::error::{Error, Result};
 use crate::plan::{GroupId, Plan};
+use crate::quant::TensorType;
 use crate::store::Lease;
 use std::sync::Arc;
 
@@ -106,6 +107,10 @@ impl Backend for Cpu {
 
     fn tier(&self) -> &str {
         self.exec.table().tier().name()
+    }
+
+    fn kernel(&self, kind: TensorType) -> Option<String> {
+        Some(self.exec.table().name(kind))
     }
 
     fn page_commit(&mut self, page: PageId) -> Result<()> {
