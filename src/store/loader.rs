@@ -155,16 +155,17 @@ impl Loader {
                 last = Instant::now();
             }
             self.submit(position);
-            // Only then the time it takes tells of the device.
-            let is_busy = self.pending.len() == self.probe.way().depth
-                && self.jobs.iter().all(|(_, job)| !job.is_new);
+            // Only if the device is busy, and nothing else, the time it takes tells of the device.
+            let is_busy = self.pending.len() == self.probe.way().depth;
+            let is_making = self.jobs.iter().any(|(_, job)| job.is_new);
             let Some(done) = self.io.wait() else {
                 return Err(Error::internal("store", "the system lost reads"));
             };
             let seconds = last.elapsed().as_secs_f64();
             last = Instant::now();
             match &done.result {
-                Ok(bytes) if is_busy => self.probe.came(*bytes as u64, seconds),
+                Ok(bytes) if is_busy && !is_making => self.probe.came(*bytes as u64, seconds),
+                Ok(_) if !is_making => self.probe.starved(),
                 _ => self.probe.rested(),
             }
             let mut state = shared.state.lock();
