@@ -298,6 +298,23 @@ fn one_batch_row_of_any_length_gives_the_portable_bits() {
 }
 
 #[test]
+fn mxfp4_scales_at_both_ends_give_the_portable_bits() {
+    let (kind, k) = (TensorType::MXFP4, 96);
+    let portable = Tier::by_name("portable").unwrap();
+    let random = &mut Random(3);
+    let mut w = weights(kind, 17, k, random);
+    let ends = [0, 1, 2, 3, 126, 127, 128, 253, 254, 255];
+    for (block, end) in w.chunks_exact_mut(kind.block_bytes()).zip(ends.into_iter().cycle()) {
+        block[0] = end;
+    }
+    let x: Vec<f32> = (0..k).map(|_| random.float()).collect();
+    let want = bits(&linear(portable, kind, &w, &x, k, true));
+    for tier in Tier::available() {
+        assert_eq!(bits(&linear(tier, kind, &w, &x, k, true)), want, "{}", tier.name());
+    }
+}
+
+#[test]
 fn odd_widths_of_floats_give_the_portable_bits() {
     let portable = Tier::by_name("portable").unwrap();
     for kind in [TensorType::F32, TensorType::F16, TensorType::BF16] {

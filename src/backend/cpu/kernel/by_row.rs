@@ -1,5 +1,5 @@
-//! Few batch rows through types whose codes are looked up: a block's codes come out of the table
-//! once for up to four batch rows, or four weight rows far apart meet one.
+//! Few batch rows through 256-value blocks whose codes are looked up: a block's codes come out of
+//! the table once for up to four batch rows, or four weight rows far apart meet one.
 //!
 //! ```text
 //! |codes| x (x with the signs of codes) -> pairs in i16, times the 16-bit scales of their
@@ -8,7 +8,7 @@
 
 use super::super::simd::wide::{Wide, WideKernel};
 use super::quantise::Bytes;
-use super::registers::{Dot32, Dot256};
+use super::registers::Dot256;
 use super::stripe::Stripe;
 use std::marker::PhantomData;
 
@@ -25,9 +25,6 @@ pub struct ByRow<'a, 'b, T> {
     /// The type.
     pub life: PhantomData<T>,
 }
-
-/// The same for 32-value blocks.
-pub struct ByRow32<'a, 'b, T>(pub ByRow<'a, 'b, T>);
 
 /// Sixteens of 64 codes in order, for [`Wide::pick16`]: their bytes become the high ones.
 const SIXTEENS: [[u8; 64]; 4] = [four(0), four(4), four(8), four(12)];
@@ -141,96 +138,4 @@ pub fn lanes<S: Wide, T: Dot256 + ?Sized, const N: usize>(
 fn halves<S: Wide>(s: S, x: &[i8; 256], [a, b]: [usize; 2]) -> S::B {
     let (a, b) = (x[a..].first_chunk(), x[b..].first_chunk());
     s.join_x(a.unwrap_or(&[0; 32]), b.unwrap_or(&[0; 32]))
-}
-
-impl<T: Dot32> WideKernel for ByRow32<'_, '_, T> {
-    type Out = ();
-
-    #[inline(always)]
-    fn run<S: Wide>(self, s: S) {
-        let n = self.0.out.n_rows();
-        for four in fours(n, self.0.out.width()) {
-            let y =
-                if n == 1 { self.four::<S, false>(s, four) } else { self.four::<S, true>(s, four) };
-            for ((r, b), y) in four.into_iter().zip(y) {
-                self.0.out.row(b)[r] = y;
-            }
-        }
-    }
-}
-
-impl<T: Dot32> ByRow32<'_, '_, T> {
-    /// Products of weight rows, the same one four times or not, with batch rows.
-    #[inline(always)]
-    fn four<S: Wide, const SAME: bool>(&self, s: S, four: [(usize, usize); 4]) -> [f32; 4] {
-        let ByRow { weights, k, x, .. } = &self.0;
-        let (n_blocks, pair) = (k / 32, 2 * T::BYTES);
-        let rows = four.map(|(r, _)| &weights[r * n_blocks * T::BYTES..][..n_blocks * T::BYTES]);
-        let qs = four.map(|(_, b)| &x.qs[b * k..(b + 1) * k]);
-        let ds = four.map(|(_, b)| &x.ds[b * n_blocks..(b + 1) * n_blocks]);
-        let mut acc = [0.0; 4];
-        for p in 0..n_blocks / 2 {
-            let (mut blocks, mut x) = ([[&[][..]; 2]; 4], [s.splat_b(0); 4]);
-            for a in 0..4 {
-                let (one, two) = rows[a][p * pair..(p + 1) * pair].split_at(T::BYTES);
-                blocks[a] = [one, two];
-                x[a] = s.load_x(qs[a][64 * p..].first_chunk().unwrap_or(&[0; 64]));
-            }
-            step::<S, T, 2, SAME>(s, blocks, x, ds.map(|ds| &ds[2 * p..2 * p + 2]), &mut acc);
-        }
-        if n_blocks % 2 == 1 {
-            // It stands beside itself.
-            let b = n_blocks - 1;
-            let blocks = rows.map(|row| [&row[b * T::BYTES..]; 2]);
-            let mut x = [s.splat_b(0); 4];
-            for a in 0..4 {
-                let last = qs[a].last_chunk().unwrap_or(&[0; 32]);
-                x[a] = s.join_x(last, last);
-            }
-            step::<S, T, 1, SAME>(s, blocks, x, ds.map(|ds| &ds[b..]), &mut acc);
-        }
-        acc
-    }
-}
-
-/// COUNT blocks of four weight rows (all the first, if SAME) with four batch rows.
-#[inline(always)]
-fn step<S: Wide, T: Dot32, const COUNT: usize, const SAME: bool>(
-    s: S,
-    blocks: [[&[u8]; 2]; 4],
-    x: [S::B; 4],
-    dx: [&[f32]; 4],
-    acc: &mut [f32; 4],
-) {
-    let (mut codes, mut d) = ([s.splat_b(0); 4], [[0.0; 2]; 4]);
-    for a in 0..4 {
-        let [one, two] = blocks[a];
-        if SAME && a > 0 {
-            (codes[a], d[a]) = (codes[0], d[0]);
-        } else {
-            codes[a] = T::codes(s, one, two);
-            d[a] = [T::d(s, one), T::d(s, two)];
-        }
-    }
-    let mut t = [s.zero_i(); 4];
-    for a in 0..4 {
-        t[a] = quads::<S, T>(s, codes[a], x[a]);
-    }
-    let sums = s.reduce_halves(t);
-    for i in 0..COUNT {
-        for a in 0..4 {
-            acc[a] = (sums[i][a] as f32).mul_add(d[a][i] * dx[a][i], acc[a]);
-        }
-    }
-}
-
-/// Codes without their offset times x, summed by fours.
-#[inline(always)]
-fn quads<S: Wide, T: Dot32>(s: S, codes: S::B, x: S::B) -> S::I {
-    match T::OFFSET {
-        0 => s.dot_offset::<0>(codes, x),
-        8 => s.dot_offset::<8>(codes, x),
-        16 => s.dot_offset::<16>(codes, x),
-        _ => s.dot_offset::<128>(codes, x),
-    }
 }

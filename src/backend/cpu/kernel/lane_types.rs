@@ -6,6 +6,7 @@ use super::super::simd::wide::Wide;
 use super::lanes::Blocks;
 use super::registers::Dot32;
 use super::unpack::{Q2K, Q3K, Q4K, Q5K, Q6K, Q40, Q41, Q50, Q51, Q80, Type256};
+use super::unpack_grid::{FP4_CODES, IQ4_CODES, IQ4NL, MXFP4};
 
 /// What all values of a 256-value block share, a weight row a lane.
 pub struct Head<S: Wide> {
@@ -53,6 +54,8 @@ pub trait Lanes32: Dot32 {
     const AT: usize;
     /// Whether four bytes of fifth bits lie before them.
     const FIFTH: bool;
+    /// What codes stand for, if they are looked up.
+    const TABLE: Option<&'static [u8; 16]> = None;
 
     /// Codes, four of each row.
     ///
@@ -74,6 +77,11 @@ pub trait Lanes32: Dot32 {
             for quad in 0..8 {
                 let high = s.and_b(s.fifth_bits(bits, quad), fifth);
                 codes[quad] = s.or_b(codes[quad], high);
+            }
+        }
+        if let Some(table) = Self::TABLE {
+            for codes in &mut codes {
+                *codes = s.look_up(table, *codes);
             }
         }
         codes
@@ -359,6 +367,29 @@ impl Lanes32 for Q50 {
 impl Lanes32 for Q51 {
     const AT: usize = 8;
     const FIFTH: bool = true;
+}
+
+impl Lanes32 for IQ4NL {
+    const AT: usize = 2;
+    const FIFTH: bool = false;
+    const TABLE: Option<&'static [u8; 16]> = Some(&IQ4_CODES);
+}
+
+impl Lanes32 for MXFP4 {
+    const AT: usize = 1;
+    const FIFTH: bool = false;
+    const TABLE: Option<&'static [u8; 16]> = Some(&FP4_CODES);
+    /// A byte e that stands for 2^(e - 128), which no f32 but a subnormal one is for 0 and 1.
+    #[inline(always)]
+    unsafe fn factors<S: Wide>(s: S, blocks: &Blocks) -> [S::F; 2] {
+        // SAFETY: blocks are longer than 16 bytes.
+        let [w, ..] = unsafe { blocks.words(s, 0) };
+        let e = s.to_f(s.byte::<0, false>(w));
+        let power = s.exp2_whole(s.max(s.sub(e, s.splat(128.0)), s.splat(-126.0)));
+        let below_two = s.select_lt(e, s.splat(1.0), s.splat(0.25), s.splat(0.5));
+        let d = s.mul(power, s.select_lt(e, s.splat(2.0), below_two, s.splat(1.0)));
+        [d, d]
+    }
 }
 
 impl Lanes32 for Q80 {

@@ -9,7 +9,7 @@
 //! T and M are exact integers.
 
 use super::super::simd::{Kernel, Simd, Tier};
-use super::by_row::{ByRow, ByRow32};
+use super::by_row::ByRow;
 use super::float::FloatType;
 use super::in_order::{BLOCKS_MAX, OneRow};
 use super::lane_types::{Lanes32, Lanes256};
@@ -162,23 +162,6 @@ impl Linear {
             }
         };
         Linear { kind, act: ActKind::Block256, weight: T::NAME, many_from: MANY, run }
-    }
-
-    /// The same for 32-value blocks.
-    #[must_use]
-    pub fn of_table32<T: Dot32>(kind: TensorType) -> Self {
-        let run = |tier: Tier, _, args: Args<'_, '_>| {
-            let Acts::Block32(x) = args.acts else { return };
-            let (weights, k, out, life) = (args.weights, args.k, &mut *args.out, PhantomData);
-            let done = match args.packed {
-                Some(x) => tier.call_wide(Matmul32(Matmul::<T> { weights, k, x, out, life })),
-                None => tier.call_wide(ByRow32(ByRow::<T> { weights, k, x, out, life })),
-            };
-            if done.is_none() {
-                tier.call(Rows::<As32<T>> { x, args, life: PhantomData });
-            }
-        };
-        Linear { kind, act: ActKind::Block32, weight: T::NAME, many_from: MANY, run }
     }
 
     /// The kernel of a float type.

@@ -298,14 +298,6 @@ impl<const DOT: u8> Wide for Arm<DOT> {
         each(|i| scaled(acc[i], centred(codes[i]), x[i], scales[i]))
     }
     #[inline(always)]
-    fn dot_offset<const OFFSET: u8>(self, codes: B, x: B) -> I {
-        // SAFETY: the token proves NEON; codes are at most 127 unless OFFSET is 128.
-        each(|i| unsafe {
-            let w = vreinterpretq_s8_u8(vsubq_u8(codes[i], vdupq_n_u8(OFFSET)));
-            self.dot_signed(vdupq_n_s32(0), w, vreinterpretq_s8_u8(x[i]))
-        })
-    }
-    #[inline(always)]
     fn reduce_halves(self, v: [I; 4]) -> [[i32; 4]; 2] {
         // SAFETY: the token proves NEON.
         [0, 2].map(|at| v.map(|v| unsafe { vaddvq_s32(vaddq_s32(v[at], v[at + 1])) }))

@@ -130,8 +130,6 @@ pub trait Wide: Simd {
         x: Self::B,
         scales: Self::B,
     ) -> Self::I;
-    /// (codes - OFFSET) * x summed by fours; codes at most 127 unless OFFSET is 128.
-    fn dot_offset<const OFFSET: u8>(self, codes: Self::B, x: Self::B) -> Self::I;
     /// Sums of lanes 0..8 of each, and of lanes 8..16.
     fn reduce_halves(self, v: [Self::I; 4]) -> [[i32; 4]; 2];
 }

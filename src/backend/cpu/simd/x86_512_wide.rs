@@ -244,21 +244,6 @@ impl Wide for Avx512 {
         self.dot_scaled_b(acc, w, self.negate(x, bits), scales)
     }
     #[inline(always)]
-    fn dot_offset<const OFFSET: u8>(self, codes: __m512i, x: __m512i) -> __m512i {
-        // SAFETY: the token proves AVX-512.
-        unsafe {
-            let zero = _mm512_setzero_si512();
-            let offset = _mm512_set1_epi8(OFFSET.cast_signed());
-            let start = if OFFSET == 0 {
-                zero
-            } else {
-                // The same for all weight rows: computed once.
-                _mm512_sub_epi32(zero, _mm512_dpbusd_epi32(zero, offset, x))
-            };
-            _mm512_dpbusd_epi32(start, codes, x)
-        }
-    }
-    #[inline(always)]
     fn reduce_halves(self, v: [__m512i; 4]) -> [[i32; 4]; 2] {
         let mut out = [[0; 4]; 2];
         // SAFETY: the token proves AVX-512; 16 bytes lie in each array.

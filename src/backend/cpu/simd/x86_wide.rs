@@ -377,28 +377,6 @@ macro_rules! wide {
                 }
             }
             #[inline(always)]
-            fn dot_offset<const OFFSET: u8>(self, codes: Pair, x: Pair) -> Pair {
-                // SAFETY: the token proves the features of the tier.
-                unsafe {
-                    let zero = _mm256_setzero_si256();
-                    let offset = _mm256_set1_epi8(OFFSET.cast_signed());
-                    let mut sums = [zero; 2];
-                    for i in 0..2 {
-                        sums[i] = if OFFSET == 128 {
-                            let w = _mm256_xor_si256(codes[i], offset);
-                            let x = _mm256_sign_epi8(x[i], w);
-                            $dot_bytes(zero, _mm256_abs_epi8(w), x)
-                        } else {
-                            $dot_bytes(zero, codes[i], x[i])
-                        };
-                        if OFFSET != 0 && OFFSET != 128 {
-                            sums[i] = _mm256_sub_epi32(sums[i], $dot_bytes(zero, offset, x[i]));
-                        }
-                    }
-                    sums
-                }
-            }
-            #[inline(always)]
             fn reduce_halves(self, v: [Pair; 4]) -> [[i32; 4]; 2] {
                 let mut out = [[0; 4]; 2];
                 for (half, out) in out.iter_mut().enumerate() {
