@@ -425,6 +425,9 @@ fn who_waits_for_a_disk_that_hangs_can_give_up_and_come_back() {
 fn closing_while_the_disk_hangs_does_not_wait_for_it() {
     let model = Model::open(&root("models/chord-5m-Q4_K_M.gguf"));
     let (store, control) = stuck(&model);
+    while control.submitted.load(Ordering::SeqCst) == 0 {
+        std::thread::yield_now();
+    }
     let began = std::time::Instant::now();
     drop(store);
     assert!(began.elapsed() < std::time::Duration::from_secs(10));

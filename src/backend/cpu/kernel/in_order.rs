@@ -5,11 +5,12 @@
 //! block: 4 x 64 codes . x, times scales -> 16 lanes; those of 16 blocks are summed into one vector
 //! 16 blocks: v = f32(T) d, a block a lane -> values; acc of each of 16 rows, block by block
 //! ```
-//! A thread reads one stream, line after line, which the hardware follows by itself: a block out of
-//! L2 takes 20 cycles on Zen 4 (25 in `lanes`), and out of memory at 47 GB/s the share of the read
-//! limit is 84 to 90 % (64 to 75). Asking for lines ahead changes nothing, but touching any line of
-//! the next blocks early costs a third: so d is read last. Four rows far apart: 72 %; four
-//! neighbours: 30 %. Q4_K and Q5_K, whose headers need more work then, take 26 and 28 cycles.
+//! A thread reads one stream, line after line, which the hardware follows by itself. A block out
+//! of L2 takes 24 cycles on Zen 4 (25 in `lanes`); out of memory the share of the read limit is 89
+//! to 93 % at 35 GB/s (81 to 84 in `lanes`), 76 to 87 % at 48 (74 to 76). Asking for lines ahead
+//! changes nothing, but touching any line of the next blocks early costs a third: so d is read
+//! last. Tried in C: four rows far apart 72 %, four neighbours 30 %; Q4_K and Q5_K, whose headers
+//! need more work then, take 26 and 28 cycles.
 
 use super::super::simd::in_order::{InOrder, InOrderKernel};
 use super::quantise::Bytes;

@@ -302,7 +302,10 @@ fn less<S: Wide, const C: usize>(s: S, x: Packed<'_>, at: usize, offset: i32) ->
             out[c] = s.dot_words(out[c], sums[c], s.splat_words(&[1; 16], 0));
         }
     }
-    out.map(|sum| s.mul_add_i(s.zero_i(), sum, s.splat_i(-offset)))
+    for sum in &mut out {
+        *sum = s.mul_add_i(s.zero_i(), *sum, s.splat_i(-offset));
+    }
+    out
 }
 
 /// Adds products of codes with x. `sixteens` are places in the panel's rows, `lines` the first line
