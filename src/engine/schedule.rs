@@ -9,6 +9,8 @@ const ROWS_FIRST: usize = 16;
 const ROWS_FIRST_STREAMED: usize = 512;
 /// Fewer rows than this waste the weights that are read for them.
 const ROWS_MIN: usize = 64;
+/// Matrix kernels take rows by so many, as long as there are; a part costs as much as the whole.
+const ROWS_WHOLE: usize = 32;
 /// Fewer rows than this beside running decodes make prompts crawl.
 const ROWS_MIN_MIXED: usize = 16;
 /// How long the slowest group may take: an abort is answered within it, and in a tenth of a second
@@ -108,7 +110,9 @@ impl Pace {
         } else {
             (rows.max(hidden * READ_SHARE), ROWS_MIN)
         };
-        (rows as usize).clamp(least.min(self.most), self.most)
+        let rows = rows as usize;
+        let whole = rows - rows % ROWS_WHOLE;
+        (if whole > 0 { whole } else { rows }).clamp(least.min(self.most), self.most)
     }
 
     /// A pass of `rows` rows took so long, its slowest group so much of it.
@@ -154,9 +158,9 @@ mod tests {
         let mut pace = Pace::new(None, ROWS_MAX, false);
         assert_eq!(pace.chunk(false), 16);
         pace.took(100, 50.0, 10.0);
-        assert_eq!((pace.chunk(false), pace.chunk(true)), (150, 150));
+        assert_eq!((pace.chunk(false), pace.chunk(true)), (128, 128));
         pace.took(100, 500.0, 10.0);
-        assert_eq!((pace.chunk(false), pace.chunk(true)), (150, 36));
+        assert_eq!((pace.chunk(false), pace.chunk(true)), (128, 32));
         pace.took(64, 64_000.0, 9000.0);
         assert_eq!((pace.chunk(false), pace.chunk(true)), (64, 16));
         assert_eq!(Pace::new(Some(7), ROWS_MAX, false).chunk(true), 7);
@@ -169,10 +173,10 @@ mod tests {
         // A decode: 800 of its 900 ms were waited for weights.
         pace.waited(900.0, 800.0);
         for _ in 0..20 {
-            // 27 ms a row: 900 * 8 / 27 rows compute eight times as long as reading takes.
+            // 27 ms a row: 900 * 8 / 27 = 266 rows compute eight times as long as reading takes.
             pace.took(256, 27.0 * 256.0, 60.0);
             pace.waited(27.0 * 256.0, 0.0);
-            assert_eq!(pace.chunk(false), 266);
+            assert_eq!(pace.chunk(false), 256);
         }
         pace.bound(100, true);
         assert_eq!(pace.chunk(false), 64);
