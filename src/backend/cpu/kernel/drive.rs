@@ -108,7 +108,9 @@ pub fn pieces(
             Cut::Streams(1) => n,
             Cut::Streams(threads) => {
                 let wanted = (left / (2 * threads)).max(PIECE_BYTES);
-                (wanted / bytes.max(1)).next_multiple_of(COLUMNS).max(COLUMNS)
+                // An odd number of tiles: with a round one the streams of a tile may lie a multiple
+                // of the second cache's ways apart, and evict each other.
+                ((wanted / bytes.max(1)).div_ceil(COLUMNS) | 1) * COLUMNS
             }
         };
         let part = at..n.min(at + columns);

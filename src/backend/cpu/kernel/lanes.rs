@@ -14,8 +14,7 @@
 //! 31, 47, 75; Q2_K 15, 22, 39, 66; Q8_0 3.2, 3.8, 5.0, 8.1; Q4_0 2.7, 3.1, 4.3, 7.6. Multipliers
 //! alone need 4.75 a row of Q4_K; 62 GB/s on two cores allow 17. Tried with Q4_K: four rows of 64
 //! codes, scales by `vpdpwssd`, sums across lanes: 30 for one row; eight weight rows in 256 bits:
-//! 14.8, 20, 38, 62; pieces of an odd number of tiles, whose streams begin in different sets of the
-//! caches: alike.
+//! 14.8, 20, 38, 62.
 
 use super::super::simd::wide::{Wide, WideKernel};
 use super::lane_types::{Head, Lanes32, Lanes256, Words};
