@@ -21,6 +21,8 @@ const SAMPLE: u64 = 512 << 20;
 const BLOCK: u64 = 1 << 20;
 /// Reads on their way while a disk's rate is measured.
 const DEPTHS: [u64; 4] = [2, 4, 8, 32];
+/// The depth of the measurements between which tokens are put: disks here are fastest near it.
+const DEPTH: u64 = 4;
 
 fn variable(name: &str) -> Option<u64> {
     std::env::var(name).ok()?.parse().ok()
@@ -125,16 +127,57 @@ fn tell(what: &str, (rows, passes): (usize, usize), s: f64, before: &StoreStats,
     }
 }
 
-/// Passes that compute nothing: what the ring and the loader make of the disk.
+fn stats(loaded: &Loaded) -> StoreStats {
+    loaded.store.upgrade().unwrap().stats()
+}
+
+/// Generates `tokens` tokens after a prompt that is not known yet; the seconds this took.
+fn generate(loaded: &Loaded, prompt: usize, tokens: usize) -> f64 {
+    let began = Instant::now();
+    let salt = stats(loaded).bytes_read as u32 % 1000;
+    let most = loaded.plan.n_vocab as u32 - 10;
+    let prompt: Vec<u32> = (0..prompt as u32).map(|i| 10 + (i * 7 + salt) % most).collect();
+    let mut generate = request(None, &prompt, tokens);
+    generate.limits.ignore_eos = true;
+    run(&loaded.handle, generate).outcome();
+    began.elapsed().as_secs_f64()
+}
+
+/// A pass that computes nothing: what the ring and the loader make of the disk.
 fn walk(loaded: &Loaded) {
     let store = loaded.store.upgrade().unwrap();
-    for what in ["reading alone", "reading alone again"] {
-        let (before, began) = (store.stats(), Instant::now());
-        for group in loaded.plan.group_ids() {
-            drop(store.acquire(group).unwrap());
-        }
-        tell(what, (1, 1), began.elapsed().as_secs_f64(), &before, &store.stats());
+    for group in loaded.plan.group_ids() {
+        drop(store.acquire(group).unwrap());
     }
+}
+
+/// Repeats `pass` between measurements of the disk; the median share of the disk's rate. What is
+/// read ahead while the disk is measured counts for neither.
+fn share(what: &str, path: &Path, loaded: &Loaded, mut pass: impl FnMut()) {
+    let mut disks = vec![disk(path, DEPTH, 0)];
+    let mut shares = Vec::new();
+    let mut rates = Vec::new();
+    for i in 0..count("CHORD_PAIRS", 8) as u64 {
+        let before = stats(loaded).device_bytes;
+        let began = Instant::now();
+        pass();
+        let s = began.elapsed().as_secs_f64();
+        let rate = (stats(loaded).device_bytes - before) as f64 / 1e6 / s;
+        let last = disks[disks.len() - 1];
+        disks.push(disk(path, DEPTH, (i + 1) * SAMPLE));
+        shares.push(200.0 * rate / (last + disks[disks.len() - 1]));
+        rates.push(rate);
+    }
+    let median = |of: &mut Vec<f64>| {
+        of.sort_by(f64::total_cmp);
+        of[of.len() / 2]
+    };
+    println!(
+        "{what}: {:.0} % of the disk ({:.0} of {:.0} MB/s, medians; shares {shares:.0?})",
+        median(&mut shares.clone()),
+        median(&mut rates),
+        median(&mut disks)
+    );
 }
 
 #[test]
@@ -161,21 +204,15 @@ fn decode_and_prefill_of_a_streamed_model() {
         if prompt == 0 || tokens == 0 {
             continue;
         }
-        let before = loaded.store.upgrade().unwrap().stats();
-        let began = Instant::now();
-        // Other tokens each time, so that nothing is known already.
-        let salt = before.bytes_read as u32 % 1000;
-        let most = loaded.plan.n_vocab as u32 - 10;
-        let prompt: Vec<u32> = (0..prompt as u32).map(|i| 10 + (i * 7 + salt) % most).collect();
-        let mut generate = request(None, &prompt, tokens);
-        generate.limits.ignore_eos = true;
-        run(&loaded.handle, generate).outcome();
-        let s = began.elapsed().as_secs_f64();
-        let now = loaded.store.upgrade().unwrap().stats();
-        tell(what, (prompt.len() + tokens - 1, tokens), s, &before, &now);
+        let before = stats(&loaded);
+        let s = generate(&loaded, prompt, tokens);
+        tell(what, (prompt + tokens - 1, tokens), s, &before, &stats(&loaded));
     }
-    walk(&loaded);
-    let stats = loaded.store.upgrade().unwrap().stats();
+    if reads && loaded.placement.streamed.is_some() {
+        share("decode", path, &loaded, || _ = generate(&loaded, 1, 2));
+        share("reading alone", path, &loaded, || walk(&loaded));
+    }
+    let stats = stats(&loaded);
     println!("{} {:?} {:.0} MB/s", stats.backend, stats.reason, stats.bytes_per_second / 1e6);
     drop(loaded);
     if reads {
