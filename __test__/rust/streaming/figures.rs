@@ -151,32 +151,35 @@ fn walk(loaded: &Loaded) {
     }
 }
 
-/// Repeats `pass` between measurements of the disk; the median share of the disk's rate. What is
-/// read ahead while the disk is measured counts for neither.
-fn share(what: &str, path: &Path, loaded: &Loaded, mut pass: impl FnMut()) {
-    let mut disks = vec![disk(path, DEPTH, 0)];
-    let mut shares = Vec::new();
-    let mut rates = Vec::new();
-    for i in 0..count("CHORD_PAIRS", 8) as u64 {
-        let before = stats(loaded).device_bytes;
-        let began = Instant::now();
+fn median(figures: impl Iterator<Item = f64>) -> f64 {
+    let mut figures: Vec<f64> = figures.collect();
+    figures.sort_by(f64::total_cmp);
+    figures[figures.len() / 2]
+}
+
+/// Takes turns: tokens, the same reads with nothing to compute, and the disk alone; tells medians
+/// of the rates and of each turn's shares. What is read ahead while the disk is measured counts
+/// for none of them.
+fn turns(path: &Path, loaded: &Loaded) {
+    let rate = |pass: &dyn Fn()| {
+        let (before, began) = (stats(loaded).device_bytes, Instant::now());
         pass();
-        let s = began.elapsed().as_secs_f64();
-        let rate = (stats(loaded).device_bytes - before) as f64 / 1e6 / s;
-        let last = disks[disks.len() - 1];
-        disks.push(disk(path, DEPTH, (i + 1) * SAMPLE));
-        shares.push(200.0 * rate / (last + disks[disks.len() - 1]));
-        rates.push(rate);
-    }
-    let median = |of: &mut Vec<f64>| {
-        of.sort_by(f64::total_cmp);
-        of[of.len() / 2]
+        (stats(loaded).device_bytes - before) as f64 / 1e6 / began.elapsed().as_secs_f64()
     };
+    let turns: Vec<[f64; 3]> = (0..count("CHORD_TURNS", 8) as u64)
+        .map(|i| {
+            let decode = rate(&|| _ = generate(loaded, 1, 2));
+            let disk = disk(path, DEPTH, i * SAMPLE);
+            [decode, rate(&|| walk(loaded)), disk]
+        })
+        .collect();
+    let [decode, alone, disk] = [0, 1, 2].map(|of| median(turns.iter().map(|turn| turn[of])));
+    let [of_alone, of_disk] =
+        [1, 2].map(|of| 100.0 * median(turns.iter().map(|turn| turn[0] / turn[of])));
     println!(
-        "{what}: {:.0} % of the disk ({:.0} of {:.0} MB/s, medians; shares {shares:.0?})",
-        median(&mut shares.clone()),
-        median(&mut rates),
-        median(&mut disks)
+        "{} turns: decode {decode:.0} MB/s, {of_alone:.0} % of the same reads alone \
+         ({alone:.0}), {of_disk:.0} % of the disk ({disk:.0})",
+        turns.len()
     );
 }
 
@@ -209,8 +212,7 @@ fn decode_and_prefill_of_a_streamed_model() {
         tell(what, (prompt + tokens - 1, tokens), s, &before, &stats(&loaded));
     }
     if reads && loaded.placement.streamed.is_some() {
-        share("decode", path, &loaded, || _ = generate(&loaded, 1, 2));
-        share("reading alone", path, &loaded, || walk(&loaded));
+        turns(path, &loaded);
     }
     let stats = stats(&loaded);
     println!("{} {:?} {:.0} MB/s", stats.backend, stats.reason, stats.bytes_per_second / 1e6);
