@@ -23,6 +23,7 @@ const BLOCK: u64 = 1 << 20;
 const DEPTHS: [u64; 4] = [2, 4, 8, 32];
 /// The depth of the measurements between which tokens are put: disks here are fastest near it.
 const DEPTH: u64 = 4;
+const TURNS: u64 = 8;
 
 fn variable(name: &str) -> Option<u64> {
     std::env::var(name).ok()?.parse().ok()
@@ -166,7 +167,7 @@ fn turns(path: &Path, loaded: &Loaded) {
         pass();
         (stats(loaded).device_bytes - before) as f64 / 1e6 / began.elapsed().as_secs_f64()
     };
-    let turns: Vec<[f64; 3]> = (0..count("CHORD_TURNS", 8) as u64)
+    let turns: Vec<[f64; 3]> = (0..count("CHORD_TURNS", TURNS) as u64)
         .map(|i| {
             let decode = rate(&|| _ = generate(loaded, 1, 2));
             let disk = disk(path, DEPTH, i * SAMPLE);
@@ -211,7 +212,7 @@ fn decode_and_prefill_of_a_streamed_model() {
         let s = generate(&loaded, prompt, tokens);
         tell(what, (prompt + tokens - 1, tokens), s, &before, &stats(&loaded));
     }
-    if reads && loaded.placement.streamed.is_some() {
+    if reads && loaded.placement.streamed.is_some() && count("CHORD_TURNS", TURNS) > 0 {
         turns(path, &loaded);
     }
     let stats = stats(&loaded);
