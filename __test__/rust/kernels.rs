@@ -118,6 +118,8 @@ struct Input {
     qs: Guarded<i8>,
     ds: Guarded<f32>,
     sums: Guarded<i16>,
+    sums32: Guarded<i16>,
+    starts: Guarded<i32>,
     kind: ActKind,
 }
 
@@ -129,6 +131,8 @@ impl Input {
             qs: Guarded::new(&vec![0; n], at_end),
             ds: Guarded::new(&vec![0.0; n / kind.block()], at_end),
             sums: Guarded::new(&vec![0; n / kind.sum()], at_end),
+            sums32: Guarded::new(&vec![0; n / 32], at_end),
+            starts: Guarded::new(&vec![0; n / 32], at_end),
             kind,
         };
         if kind != ActKind::Float {
@@ -136,15 +140,20 @@ impl Input {
             let qs = input.qs.get_mut().chunks_exact_mut(k);
             let ds = input.ds.get_mut().chunks_exact_mut(k / kind.block());
             let sums = input.sums.get_mut().chunks_exact_mut(k / kind.sum());
-            for (((x, qs), ds), sums) in x.zip(qs).zip(ds).zip(sums) {
-                tier.call(QuantiseRow { kind, x, qs, ds, sums });
+            let sums32 = input.sums32.get_mut().chunks_exact_mut(k / 32);
+            let starts = input.starts.get_mut().chunks_exact_mut(k / 32);
+            let all = x.zip(qs).zip(ds).zip(sums).zip(sums32.zip(starts));
+            for ((((x, qs), ds), sums), (sums32, starts)) in all {
+                tier.call(QuantiseRow { kind, x, qs, ds, sums, sums32, starts });
             }
         }
         input
     }
 
     fn acts(&self) -> Acts<'_> {
-        let bytes = Bytes { qs: self.qs.get(), ds: self.ds.get(), sums: self.sums.get() };
+        let (qs, ds, sums) = (self.qs.get(), self.ds.get(), self.sums.get());
+        let (sums32, starts) = (self.sums32.get(), self.starts.get());
+        let bytes = Bytes { qs, ds, sums, sums32, starts };
         match self.kind {
             ActKind::Float => Acts::Float(self.x.get()),
             ActKind::Block32 => Acts::Block32(bytes),
@@ -396,7 +405,11 @@ fn dot_products_are_those_of_the_oracle() {
                 ActKind::Block32 => ("int8", stored(&slice(&oracle["activations"]["Q8_0"]), act)),
                 ActKind::Block256 => ("int8", stored(&slice(&oracle["activations"]["Q8_K"]), act)),
             };
-            let bytes = Bytes { qs: &qs, ds: &ds, sums: &sums };
+            let sums32: Vec<i16> =
+                qs.chunks(32).map(|qs| qs.iter().map(|q| i16::from(*q)).sum()).collect();
+            let starts: Vec<i32> = sums32.iter().map(|sum| -8 * i32::from(*sum)).collect();
+            let (sums32, starts) = (&sums32[..], &starts[..]);
+            let bytes = Bytes { qs: &qs, ds: &ds, sums: &sums, sums32, starts };
             let acts = match act {
                 ActKind::Float => Acts::Float(&floats[..k]),
                 ActKind::Block32 => Acts::Block32(bytes),

@@ -17,6 +17,8 @@ pub struct Quantised {
     qs: Buffer<i8>,
     ds: Buffer<f32>,
     sums: Buffer<i16>,
+    sums32: Buffer<i16>,
+    starts: Buffer<i32>,
 }
 
 impl Quantised {
@@ -32,14 +34,22 @@ impl Quantised {
         self.qs.grow(x.len())?;
         self.ds.grow(x.len() / block)?;
         self.sums.grow(x.len() / sum)?;
+        self.sums32.grow(x.len() / 32)?;
+        self.starts.grow(x.len() / 32)?;
         let qs = Shared::new(&mut self.qs, k);
         let ds = Shared::new(&mut self.ds, k / block);
         let sums = Shared::new(&mut self.sums, k / sum);
+        let sums32 = Shared::new(&mut self.sums32, k / 32);
+        let starts = Shared::new(&mut self.starts, k / 32);
         for_rows(pool, x.len() / k, k, &|row| {
             let x = &x[row * k..(row + 1) * k];
             // SAFETY: `for_rows` gives each row to one thread, once.
-            let (qs, ds, sums) = unsafe { (qs.row(row), ds.row(row), sums.row(row)) };
-            tier.call(QuantiseRow { kind, x, qs, ds, sums });
+            let row = unsafe {
+                let (sums32, starts) = (sums32.row(row), starts.row(row));
+                let (qs, ds, sums) = (qs.row(row), ds.row(row), sums.row(row));
+                QuantiseRow { kind, x, qs, ds, sums, sums32, starts }
+            };
+            tier.call(row);
         })
     }
 
@@ -49,11 +59,14 @@ impl Quantised {
             qs: &self.qs[part(k)],
             ds: &self.ds[part(k / kind.block())],
             sums: &self.sums[part(k / kind.sum())],
+            sums32: &self.sums32[part(k / 32)],
+            starts: &self.starts[part(k / 32)],
         }
     }
 
     fn bytes(&self) -> usize {
-        self.qs.bytes() + self.ds.bytes() + self.sums.bytes()
+        let sums = self.sums.bytes() + self.sums32.bytes() + self.starts.bytes();
+        self.qs.bytes() + self.ds.bytes() + sums
     }
 }
 
@@ -144,6 +157,8 @@ impl ActCache {
             form.qs.grow(values)?;
             form.ds.grow(values.div_ceil(kind.block()))?;
             form.sums.grow(values.div_ceil(kind.sum()))?;
+            form.sums32.grow(values.div_ceil(32))?;
+            form.starts.grow(values.div_ceil(32))?;
         }
         Ok(())
     }
@@ -156,7 +171,8 @@ impl ActCache {
             let scales = values.div_ceil(kind.block()) * size_of::<f32>();
             let sums = values.div_ceil(256) * SUM_LINES * size_of::<i32>();
             let packed = padded * (values + sums + scales);
-            values + scales + values.div_ceil(kind.sum()) * size_of::<i16>() + packed
+            let sums = values.div_ceil(kind.sum()) + 3 * values.div_ceil(32);
+            values + scales + sums * size_of::<i16>() + packed
         };
         of(ActKind::Block32) + of(ActKind::Block256)
     }

@@ -44,7 +44,7 @@ pub trait Lanes256: Type256 {
     /// # Safety
     /// Each row has a block.
     unsafe fn words<S: Wide>(s: S, blocks: &Blocks, step: usize, high: &mut [S::B; 8]) -> Words<S>;
-    /// Codes 4 `quad` to 4 `quad` + 3 of plane P.
+    /// Codes 4 `quad` to 4 `quad` + 3 of plane P; above 127 only without [`Wide::SIGNED_QUADS`].
     fn quad<S: Wide, const P: usize>(s: S, words: &Words<S>, quad: usize) -> S::B;
 }
 
@@ -180,10 +180,19 @@ unsafe fn head_6bit<S: Wide>(s: S, blocks: &Blocks) -> Head<S> {
 
 impl Lanes256 for Q4K {
     const PLANES: usize = 2;
+    /// Where codes may be bytes, upper nibbles stay where they are, sixteen times too large. So
+    /// lower ones have scales that are, and d is a sixteenth: powers of two change no rounding.
     #[inline(always)]
     unsafe fn head<S: Wide>(s: S, blocks: &Blocks) -> Head<S> {
         // SAFETY: the caller's promise.
-        unsafe { head_6bit(s, blocks) }
+        let mut head = unsafe { head_6bit(s, blocks) };
+        if !S::SIGNED_QUADS {
+            for i in 0..4 {
+                head.scales[2 * i] = s.shl_i::<4>(head.scales[2 * i]);
+            }
+            head.d = s.mul(head.d, s.splat(1.0 / 16.0));
+        }
+        head
     }
     #[inline(always)]
     unsafe fn words<S: Wide>(s: S, blocks: &Blocks, step: usize, high: &mut [S::B; 8]) -> Words<S> {
@@ -192,8 +201,11 @@ impl Lanes256 for Q4K {
     }
     #[inline(always)]
     fn quad<S: Wide, const P: usize>(s: S, words: &Words<S>, quad: usize) -> S::B {
-        let w = words.low[quad];
-        s.and_b(if P == 0 { w } else { s.shr_b::<4>(w) }, s.splat_b(15))
+        match (P, S::SIGNED_QUADS) {
+            (0, _) => s.and_b(words.low[quad], s.splat_b(15)),
+            (_, true) => s.and_b(s.shr_b::<4>(words.low[quad]), s.splat_b(15)),
+            (_, false) => s.and_b(words.low[quad], s.splat_b(240)),
+        }
     }
 }
 

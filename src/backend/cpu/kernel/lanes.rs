@@ -10,11 +10,16 @@
 //! read limit; neighbouring rows: 35-60 %). Lines are asked into the second cache, some for each
 //! 32 values: in one burst, or into the first cache, costs 5-15 %.
 //!
-//! Cycles a block and core out of L2 on Zen 4, for 1, 2, 4, 8 rows: Q4_K 15, 18, 30, 52; Q6_K 25,
-//! 31, 47, 75; Q2_K 15, 22, 39, 66; Q8_0 3.2, 3.8, 5.0, 8.1; Q4_0 2.7, 3.1, 4.3, 7.6. Multipliers
-//! alone need 4.75 a row of Q4_K; 62 GB/s on two cores allow 17. Tried with Q4_K: four rows of 64
-//! codes, scales by `vpdpwssd`, sums across lanes: 30 for one row; eight weight rows in 256 bits:
-//! 14.8, 20, 38, 62.
+//! Cycles a block and core out of L2 on Zen 4, for 1, 2, 4, 8 rows: Q4_K 13, 17, 26, 45; Q6_K 25,
+//! 31, 47, 75; Q2_K 15, 22, 39, 66; Q8_0 3.2, 3.7, 5.0, 7.4; Q4_0 2.6, 3.1, 4.2, 6.3. The ports of
+//! the multipliers alone need 40 for 8 rows of Q4_K (32 for products of bytes, 4 for scales, 4 for
+//! mins and floats), 5 for Q4_0; every other instruction now and then takes one of them. 62 GB/s
+//! on two cores allow 17 and 2.1. What is broadcast comes from memory by the multiplying
+//! instruction itself: from general registers it takes 5 cycles a block of 8 rows. Tried with
+//! Q4_K: four rows of 64 codes, scales by `vpdpwssd`, sums across lanes: 30 for one row; eight
+//! weight rows in 256 bits: 14.8, 20, 38, 62; scales by f32 `fma`, exact for four sub-blocks: as
+//! now, for it takes the same port; neighbouring rows, asked for in order a tile ahead: 79 % of
+//! 54 GB/s for one row where rows far apart read 91 %, and alike for 8.
 
 use super::super::simd::wide::{Wide, WideKernel};
 use super::lane_types::{Head, Lanes32, Lanes256, Words};
@@ -27,8 +32,8 @@ use std::ops::Range;
 pub const ROWS: usize = 16;
 /// Most batch rows of a tile.
 pub const ROWS_MAX: usize = 8;
-/// Bytes ahead of a stream that are asked for (512 to 1536 are alike).
-const AHEAD: usize = 768;
+/// Bytes ahead of a stream that are asked for (384 and 768 cost up to 3 % of 1 row, 10 % of 8).
+const AHEAD: usize = 512;
 
 /// Blocks of the same index of sixteen rows.
 #[derive(Clone, Copy)]
@@ -134,24 +139,39 @@ impl<T: Tile, const N: usize> Few<'_, '_, T, N> {
         let at = std::array::from_fn(|n| (first + n.min(count - 1)) * n_blocks);
         let streams = width.div_ceil(ROWS);
         for i in self.tiles.start..self.tiles.end.min(streams) {
-            let rows = std::array::from_fn(|lane| {
-                let row = (i + lane * streams).min(width - 1);
-                self.weights[row * row_bytes..].as_ptr()
-            });
+            let mut rows = [self.weights.as_ptr(); ROWS];
+            for (lane, row) in rows.iter_mut().enumerate() {
+                // Within `weights`, as they hold `width` rows.
+                *row = row.wrapping_add((i + lane * streams).min(width - 1) * row_bytes);
+            }
             let blocks = Blocks { rows, at: 0 };
             if i == 0 {
                 blocks.begin(s);
             }
             // SAFETY: each row has `n_blocks` blocks behind it, as `weights` holds `width` rows.
             let y = unsafe { T::run::<S, M>(s, blocks, n_blocks, (self.x, at)) };
-            for (n, y) in y.into_iter().enumerate().take(count) {
-                let mut lanes = [0.0; ROWS];
-                s.store(y, &mut lanes);
-                let out = &mut self.out.row(first + n)[i..];
-                for (out, y) in out.iter_mut().step_by(streams).zip(lanes) {
-                    *out = y;
+            for n in 0..M {
+                if n < count {
+                    let mut lanes = [0.0; ROWS];
+                    s.store(y[n], &mut lanes);
+                    put(&mut self.out.row(first + n)[i..], streams, &lanes);
                 }
             }
+        }
+    }
+}
+
+/// Writes lanes `apart` from each other, as far as there is room.
+#[inline(always)]
+fn put(out: &mut [f32], apart: usize, lanes: &[f32; ROWS]) {
+    if out.len() > (ROWS - 1) * apart {
+        for (lane, y) in lanes.iter().enumerate() {
+            // SAFETY: within the length, by the condition.
+            unsafe { *out.get_unchecked_mut(lane * apart) = *y };
+        }
+    } else {
+        for (out, y) in out.iter_mut().step_by(apart).zip(lanes) {
+            *out = *y;
         }
     }
 }
@@ -171,7 +191,7 @@ impl<T: Lanes256> Tile for By256<T> {
         (x, at): (Bytes<'_>, [usize; N]),
     ) -> [S::F; N] {
         let mut acc = [s.splat(0.0); N];
-        let (all, sums) = (x.qs.as_chunks::<256>().0, x.sums.as_chunks::<16>().0);
+        let all = x.qs.as_chunks::<256>().0;
         for b in 0..n_blocks {
             let mut qs = [&[0; 256]; N];
             for n in 0..N {
@@ -191,7 +211,12 @@ impl<T: Lanes256> Tile for By256<T> {
                 head
             };
             for n in 0..N {
-                let value = value::<S, T>(s, &head, total[n], &sums[at[n] + b]);
+                let sums = if T::SUB == 16 {
+                    &x.sums.as_chunks::<8>().0[2 * (at[n] + b)..]
+                } else {
+                    &x.sums32.as_chunks::<8>().0[at[n] + b..]
+                };
+                let value = value::<S, T>(s, &head, total[n], sums);
                 acc[n] = s.fma(value, s.splat(x.ds[at[n] + b]), acc[n]);
             }
             blocks.at += T::BYTES;
@@ -235,43 +260,79 @@ fn plane<S: Wide, T: Lanes256, const N: usize, const P: usize>(
     qs: [&[i8; 256]; N],
     total: &mut [S::I; N],
 ) {
-    let per = 32 / T::SUB;
-    for part in 0..per {
-        // A single row would wait for its one sum.
-        let mut acc = [[s.zero_i(); N]; 2];
-        for quad in 0..8 / per {
-            let quad = part * 4 + quad;
-            let codes = T::quad::<S, P>(s, words, quad);
-            let acc = &mut acc[if N == 1 { quad % 2 } else { 0 }];
-            for n in 0..N {
-                acc[n] = s.dot_x::<0>(acc[n], codes, &qs[n].as_chunks().0[8 * index + quad]);
-            }
-        }
-        let scale = head.scales[per * index + part];
-        for n in 0..N {
-            let sum = if N == 1 { s.add_i(acc[0][n], acc[1][n]) } else { acc[0][n] };
-            total[n] = s.mul_add_i(total[n], sum, scale);
-        }
+    let mut xs = [&[0; 32]; N];
+    for n in 0..N {
+        xs[n] = &qs[n].as_chunks().0[index];
+    }
+    // A single row would wait for its one sum.
+    let mut acc = [[s.zero_i(); N]; 2];
+    quads::<S, T, N, P, 0, 1>(s, words, xs, &mut acc);
+    quads::<S, T, N, P, 2, 3>(s, words, xs, &mut acc);
+    if T::SUB == 16 {
+        scale(s, acc, head.scales[2 * index], total);
+        acc = [[s.zero_i(); N]; 2];
+    }
+    quads::<S, T, N, P, 4, 5>(s, words, xs, &mut acc);
+    quads::<S, T, N, P, 6, 7>(s, words, xs, &mut acc);
+    scale(s, acc, head.scales[(32 / T::SUB) * (index + 1) - 1], total);
+}
+
+/// Quads A and B of a plane.
+#[inline(always)]
+fn quads<S: Wide, T: Lanes256, const N: usize, const P: usize, const A: usize, const B: usize>(
+    s: S,
+    words: &Words<S>,
+    xs: [&[i8; 32]; N],
+    acc: &mut [[S::I; N]; 2],
+) {
+    let (a, b) = (T::quad::<S, P>(s, words, A), T::quad::<S, P>(s, words, B));
+    let other = usize::from(N == 1);
+    for n in 0..N {
+        acc[0][n] = any::<S, A>(s, acc[0][n], a, xs[n]);
+    }
+    for n in 0..N {
+        acc[other][n] = any::<S, B>(s, acc[other][n], b, xs[n]);
     }
 }
 
-/// A block's exact sums with its factors, in the fixed order.
+/// [`Wide::dot_x`] with codes as they are, whatever bytes the tier takes.
 #[inline(always)]
-fn value<S: Wide, T: Lanes256>(s: S, head: &Head<S>, total: S::I, sums: &[i16; 16]) -> S::F {
+fn any<S: Wide, const QUAD: usize>(s: S, acc: S::I, codes: S::B, x: &[i8; 32]) -> S::I {
+    if S::SIGNED_QUADS {
+        s.dot_x::<0, QUAD>(acc, codes, x)
+    } else {
+        s.dot_x::<128, QUAD>(acc, codes, x)
+    }
+}
+
+/// Adds the sums of a sub-block to its block's.
+#[inline(always)]
+fn scale<S: Wide, const N: usize>(
+    s: S,
+    [a, b]: [[S::I; N]; 2],
+    scale: S::I,
+    total: &mut [S::I; N],
+) {
+    for n in 0..N {
+        let sum = if N == 1 { s.add_i(a[n], b[n]) } else { a[n] };
+        total[n] = s.mul_add_i(total[n], sum, scale);
+    }
+}
+
+/// A block's exact sums with its factors, in the fixed order. `sums` of x begin at the block's.
+#[inline(always)]
+fn value<S: Wide, T: Lanes256>(s: S, head: &Head<S>, total: S::I, sums: &[[i16; 8]]) -> S::F {
     let mut total = total;
     let mut dots = s.zero_i();
+    dots = s.dot_pair::<0>(dots, head.pairs[0], &sums[0]);
+    dots = s.dot_pair::<1>(dots, head.pairs[1], &sums[0]);
+    dots = s.dot_pair::<2>(dots, head.pairs[2], &sums[0]);
+    dots = s.dot_pair::<3>(dots, head.pairs[3], &sums[0]);
     if T::SUB == 16 {
-        for pair in 0..8 {
-            dots = s.dot_words(dots, head.pairs[pair], s.splat_words(sums, pair));
-        }
-    } else {
-        let mut twos = [0; 16];
-        for (i, [a, b]) in sums.as_chunks().0.iter().enumerate() {
-            twos[i] = a + b;
-        }
-        for pair in 0..4 {
-            dots = s.dot_words(dots, head.pairs[pair], s.splat_words(&twos, pair));
-        }
+        dots = s.dot_pair::<0>(dots, head.pairs[4], &sums[1]);
+        dots = s.dot_pair::<1>(dots, head.pairs[5], &sums[1]);
+        dots = s.dot_pair::<2>(dots, head.pairs[6], &sums[1]);
+        dots = s.dot_pair::<3>(dots, head.pairs[7], &sums[1]);
     }
     if !T::MINS {
         total = match T::OFFSET {
@@ -298,28 +359,48 @@ impl<T: Lanes32> Tile for By32<T> {
         s: S,
         mut blocks: Blocks,
         n_blocks: usize,
-        (x, mut at): (Bytes<'_>, [usize; N]),
+        (x, at): (Bytes<'_>, [usize; N]),
     ) -> [S::F; N] {
         let mut acc = [s.splat(0.0); N];
+        let mut rows = [Row32::EMPTY; N];
+        for n in 0..N {
+            rows[n] = Row32::of(x, at[n]..at[n] + n_blocks);
+        }
         for b in 0..n_blocks {
             // SAFETY: block b of each row is readable, by the caller's promise.
             let (codes, [d, m]) = unsafe { (T::quads(s, &blocks), T::factors(s, &blocks)) };
-            let sums = sums32::<S, T, N>(s, codes, (x, at));
+            let sums = sums32::<S, T, N>(s, codes, &rows, b);
             for n in 0..N {
-                let dx = s.splat(x.ds[at[n]]);
+                let dx = s.splat(rows[n].ds[b]);
                 acc[n] = s.fma(s.to_f(sums[n]), s.mul(d, dx), acc[n]);
                 if T::MIN {
-                    let sum = s.splat(f32::from(x.sums[at[n]]));
+                    let sum = s.splat(f32::from(rows[n].sums[b]));
                     acc[n] = s.fma(sum, s.mul(m, dx), acc[n]);
                 }
             }
             blocks.prefetch(s, b % ROUND, ROUND * T::BYTES);
             blocks.at += T::BYTES;
-            for at in &mut at {
-                *at += 1;
-            }
         }
         acc
+    }
+}
+
+/// Blocks of one batch row.
+#[derive(Clone, Copy)]
+struct Row32<'a> {
+    qs: &'a [[i8; 32]],
+    ds: &'a [f32],
+    sums: &'a [i16],
+    starts: &'a [i32],
+}
+
+impl<'a> Row32<'a> {
+    const EMPTY: Self = Row32 { qs: &[], ds: &[], sums: &[], starts: &[] };
+
+    #[inline(always)]
+    fn of(x: Bytes<'a>, part: Range<usize>) -> Self {
+        let qs = &x.qs.as_chunks().0[part.clone()];
+        Row32 { qs, ds: &x.ds[part.clone()], sums: &x.sums[part.clone()], starts: &x.starts[part] }
     }
 }
 
@@ -328,29 +409,56 @@ impl<T: Lanes32> Tile for By32<T> {
 fn sums32<S: Wide, T: Lanes32, const N: usize>(
     s: S,
     codes: [S::B; 8],
-    (x, at): (Bytes<'_>, [usize; N]),
+    rows: &[Row32<'_>; N],
+    b: usize,
 ) -> [S::I; N] {
-    let all = x.qs.as_chunks::<32>().0;
     let exact = T::OFFSET == 0 || (T::OFFSET == 128 && S::SIGNED_QUADS);
     let mut acc = [[s.zero_i(); N]; 2];
+    let mut xs = [&[0; 32]; N];
     for n in 0..N {
+        xs[n] = &rows[n].qs[b];
         if !exact {
-            acc[0][n] = s.splat_i(i32::from(x.sums[at[n]]) * -i32::from(T::OFFSET));
-        }
-    }
-    for (quad, codes) in codes.into_iter().enumerate() {
-        let acc = &mut acc[if N == 1 { quad % 2 } else { 0 }];
-        for n in 0..N {
-            let x = &all[at[n]].as_chunks().0[quad];
-            acc[n] = if T::OFFSET == 128 {
-                s.dot_x::<128>(acc[n], codes, x)
-            } else {
-                s.dot_x::<0>(acc[n], codes, x)
+            let start = s.splat_i(rows[n].starts[b]);
+            acc[0][n] = match T::OFFSET {
+                8 => start,
+                16 => s.shl_i::<1>(start),
+                _ => s.shl_i::<4>(start),
             };
         }
     }
+    quads32::<S, T, N, 0, 1>(s, &codes, xs, &mut acc);
+    quads32::<S, T, N, 2, 3>(s, &codes, xs, &mut acc);
+    quads32::<S, T, N, 4, 5>(s, &codes, xs, &mut acc);
+    quads32::<S, T, N, 6, 7>(s, &codes, xs, &mut acc);
     if N == 1 {
         acc[0][0] = s.add_i(acc[0][0], acc[1][0]);
     }
     acc[0]
+}
+
+/// Quads A and B of a block.
+#[inline(always)]
+fn quads32<S: Wide, T: Lanes32, const N: usize, const A: usize, const B: usize>(
+    s: S,
+    codes: &[S::B; 8],
+    xs: [&[i8; 32]; N],
+    acc: &mut [[S::I; N]; 2],
+) {
+    let other = usize::from(N == 1);
+    for n in 0..N {
+        acc[0][n] = dot::<S, T, A>(s, acc[0][n], codes[A], xs[n]);
+    }
+    for n in 0..N {
+        acc[other][n] = dot::<S, T, B>(s, acc[other][n], codes[B], xs[n]);
+    }
+}
+
+/// [`Wide::dot_x`] with the type's offset.
+#[inline(always)]
+fn dot<S: Wide, T: Lanes32, const QUAD: usize>(s: S, acc: S::I, codes: S::B, x: &[i8; 32]) -> S::I {
+    if T::OFFSET == 128 {
+        s.dot_x::<128, QUAD>(acc, codes, x)
+    } else {
+        s.dot_x::<0, QUAD>(acc, codes, x)
+    }
 }

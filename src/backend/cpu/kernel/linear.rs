@@ -79,6 +79,8 @@ impl Args<'_, '_> {
             b.qs.len() >= n * self.k
                 && b.ds.len() >= n * self.k / block
                 && b.sums.len() >= n * self.k / sum
+                && b.sums32.len() >= n * self.k / 32
+                && b.starts.len() >= n * self.k / 32
         };
         self.k > 0
             && packed

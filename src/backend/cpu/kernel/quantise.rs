@@ -34,7 +34,8 @@ impl ActKind {
     }
 }
 
-/// Quantised rows: `qs [n_rows, k]`, `ds [n_rows, k / block]`, `sums [n_rows, k / sum]`.
+/// Quantised rows: `qs [n_rows, k]`, `ds [n_rows, k / block]`, `sums [n_rows, k / sum]`,
+/// `sums32` and `starts [n_rows, k / 32]`.
 #[derive(Clone, Copy, Debug)]
 pub struct Bytes<'a> {
     /// Values.
@@ -43,6 +44,10 @@ pub struct Bytes<'a> {
     pub ds: &'a [f32],
     /// Sums of the values.
     pub sums: &'a [i16],
+    /// Sums of 32.
+    pub sums32: &'a [i16],
+    /// -8 times them: where products with codes that are 8 too large begin.
+    pub starts: &'a [i32],
 }
 
 impl<'a> Bytes<'a> {
@@ -54,6 +59,8 @@ impl<'a> Bytes<'a> {
             qs: &self.qs[part(k)],
             ds: &self.ds[part(k / kind.block())],
             sums: &self.sums[part(k / kind.sum())],
+            sums32: &self.sums32[part(k / 32)],
+            starts: &self.starts[part(k / 32)],
         }
     }
 }
@@ -70,6 +77,10 @@ pub struct QuantiseRow<'a> {
     pub ds: &'a mut [f32],
     /// One a sum.
     pub sums: &'a mut [i16],
+    /// One for every 32.
+    pub sums32: &'a mut [i16],
+    /// The same.
+    pub starts: &'a mut [i32],
 }
 
 impl Kernel for QuantiseRow<'_> {
@@ -85,6 +96,11 @@ impl Kernel for QuantiseRow<'_> {
             for (qs, out) in qs.chunks_exact(sum).zip(sums) {
                 *out = qs.iter().map(|q| i16::from(*q)).sum();
             }
+        }
+        let outs = self.sums32.iter_mut().zip(self.starts);
+        for ((out, start), sums) in outs.zip(self.sums.chunks_exact(32 / sum)) {
+            *out = sums.iter().sum();
+            *start = -8 * i32::from(*out);
         }
     }
 }

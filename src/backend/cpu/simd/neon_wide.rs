@@ -3,7 +3,7 @@
 
 use super::Simd;
 use super::neon::{Arm, F, NEON, dot_quad, each, registerwise};
-use super::wide::{Wide, byte_pairs, word_pair};
+use super::wide::{Wide, byte_pairs, quad_of, word_pair};
 use std::arch::aarch64::*;
 
 type B = [uint8x16_t; 4];
@@ -285,9 +285,15 @@ impl<const DOT: u8> Wide for Arm<DOT> {
         })
     }
     #[inline(always)]
-    fn sub_shl<const N: u32>(self, a: I, b: I) -> I {
+    fn shl_i<const N: u32>(self, v: I) -> I {
         // SAFETY: the token proves NEON.
-        each(|i| unsafe { vsubq_s32(a[i], vshlq_s32(b[i], vdupq_n_s32(N as i32))) })
+        each(|i| unsafe { vshlq_s32(v[i], vdupq_n_s32(N as i32)) })
+    }
+    #[inline(always)]
+    fn sub_shl<const N: u32>(self, a: I, b: I) -> I {
+        let b = self.shl_i::<N>(b);
+        // SAFETY: the token proves NEON.
+        each(|i| unsafe { vsubq_s32(a[i], b[i]) })
     }
     #[inline(always)]
     fn dot_scaled_b(self, acc: I, codes: B, x: B, scales: B) -> I {
@@ -341,8 +347,8 @@ impl<const DOT: u8> Wide for Arm<DOT> {
         out
     }
     #[inline(always)]
-    fn dot_x<const OFFSET: u8>(self, acc: I, codes: B, x: &[i8; 4]) -> I {
-        let x = i32::from_le_bytes(x.map(i8::cast_unsigned));
+    fn dot_x<const OFFSET: u8, const QUAD: usize>(self, acc: I, codes: B, x: &[i8; 32]) -> I {
+        let x = quad_of(x, QUAD);
         // SAFETY: the token proves NEON.
         let x = unsafe { [vreinterpretq_u8_s32(vdupq_n_s32(x)); 4] };
         self.dot_quads::<OFFSET>(acc, codes, x)

@@ -5,7 +5,7 @@ use super::Simd;
 
 /// A tier with fast integer kernels.
 pub trait Wide: Simd {
-    /// Whether `dot_quads::<128>` subtracts 128 from codes.
+    /// Whether `dot_quads::<128>` subtracts 128 from codes. If not, it takes any bytes as they are.
     const SIGNED_QUADS: bool;
     /// 64 bytes.
     type B: Copy;
@@ -98,8 +98,18 @@ pub trait Wide: Simd {
     /// # Safety
     /// Those bytes are readable.
     unsafe fn words(self, rows: &[*const u8; 16], at: usize) -> [Self::B; 4];
-    /// [`Wide::dot_quads`] with four activations everywhere.
-    fn dot_x<const OFFSET: u8>(self, acc: Self::I, codes: Self::B, x: &[i8; 4]) -> Self::I;
+    /// [`Wide::dot_quads`] with activations 4 QUAD to 4 QUAD + 3 everywhere.
+    fn dot_x<const OFFSET: u8, const QUAD: usize>(
+        self,
+        acc: Self::I,
+        codes: Self::B,
+        x: &[i8; 32],
+    ) -> Self::I;
+    /// [`Wide::dot_words`] with words 2 PAIR and 2 PAIR + 1 in every lane.
+    #[inline(always)]
+    fn dot_pair<const PAIR: usize>(self, acc: Self::I, a: Self::I, words: &[i16; 8]) -> Self::I {
+        self.dot_words(acc, a, self.splat_i(word_pair(words, PAIR)))
+    }
     /// a - b, bytes.
     fn sub_b(self, a: Self::B, b: Self::B) -> Self::B;
     /// Byte N of each four as a number.
@@ -118,6 +128,8 @@ pub trait Wide: Simd {
     fn to_f(self, v: Self::I) -> Self::F;
     /// -(a * b) + c, rounded once.
     fn fnma(self, a: Self::F, b: Self::F, c: Self::F) -> Self::F;
+    /// v * 2^N.
+    fn shl_i<const N: u32>(self, v: Self::I) -> Self::I;
     /// a - b * 2^N.
     fn sub_shl<const N: u32>(self, a: Self::I, b: Self::I) -> Self::I;
     /// acc + (codes * x summed by pairs) * scales summed by pairs; codes at most 127.
@@ -146,9 +158,15 @@ pub const fn byte_pairs<const N: u8, const SIGNED: bool>() -> [u8; 16] {
     index
 }
 
+/// Four bytes as one number.
+#[inline(always)]
+pub fn quad_of(x: &[i8; 32], quad: usize) -> i32 {
+    i32::from_le_bytes(x.as_chunks::<4>().0[quad].map(i8::cast_unsigned))
+}
+
 /// Two words as one number.
 #[inline(always)]
-pub fn word_pair(words: &[i16; 16], index: usize) -> i32 {
+pub fn word_pair(words: &[i16], index: usize) -> i32 {
     let [a, b] = words.as_chunks::<2>().0[index];
     i32::from(b) << 16 | i32::from(a.cast_unsigned())
 }

@@ -15,15 +15,35 @@ unsafe fn half_load(p: *const u8) -> __m256i {
 /// broadcasts all of x before it multiplies, and spills (2 to 3 times the cycles of 4 rows).
 #[inline]
 #[target_feature(enable = "avx512f,avx512vnni")]
-fn dot_broadcast(acc: __m512i, codes: __m512i, x: &[i8; 4]) -> __m512i {
+fn dot_broadcast<const QUAD: usize>(acc: __m512i, codes: __m512i, x: &[i8; 32]) -> __m512i {
     let mut acc = acc;
     // SAFETY: the instruction reads four bytes of x.
     unsafe {
         std::arch::asm!(
-            "vpdpbusd {acc}, {codes}, dword ptr [{x}]{{1to16}}",
+            "vpdpbusd {acc}, {codes}, dword ptr [{x} + {at}]{{1to16}}",
             acc = inout(zmm_reg) acc,
             codes = in(zmm_reg) codes,
             x = in(reg) x.as_ptr(),
+            at = const 4 * QUAD,
+            options(readonly, nostack, preserves_flags),
+        );
+    }
+    acc
+}
+
+/// acc + products of i16 summed by pairs, b broadcast by the instruction itself.
+#[inline]
+#[target_feature(enable = "avx512f,avx512vnni")]
+fn dot_words_broadcast<const PAIR: usize>(acc: __m512i, a: __m512i, b: &[i16; 8]) -> __m512i {
+    let mut acc = acc;
+    // SAFETY: the instruction reads four bytes of b.
+    unsafe {
+        std::arch::asm!(
+            "vpdpwssd {acc}, {a}, dword ptr [{b} + {at}]{{1to16}}",
+            acc = inout(zmm_reg) acc,
+            a = in(zmm_reg) a,
+            b = in(reg) b.as_ptr(),
+            at = const 4 * PAIR,
             options(readonly, nostack, preserves_flags),
         );
     }
@@ -227,6 +247,11 @@ impl Wide for Avx512 {
         unsafe { _mm512_fnmadd_ps(a, b, c) }
     }
     #[inline(always)]
+    fn shl_i<const N: u32>(self, v: __m512i) -> __m512i {
+        // SAFETY: the token proves AVX-512.
+        unsafe { _mm512_slli_epi32::<N>(v) }
+    }
+    #[inline(always)]
     fn sub_shl<const N: u32>(self, a: __m512i, b: __m512i) -> __m512i {
         // SAFETY: the token proves AVX-512.
         unsafe { _mm512_sub_epi32(a, _mm512_slli_epi32::<N>(b)) }
@@ -285,9 +310,19 @@ impl Wide for Avx512 {
         }
     }
     #[inline(always)]
-    fn dot_x<const OFFSET: u8>(self, acc: __m512i, codes: __m512i, x: &[i8; 4]) -> __m512i {
+    fn dot_x<const OFFSET: u8, const QUAD: usize>(
+        self,
+        acc: __m512i,
+        codes: __m512i,
+        x: &[i8; 32],
+    ) -> __m512i {
         // SAFETY: the token proves AVX-512 VNNI.
-        unsafe { dot_broadcast(acc, codes, x) }
+        unsafe { dot_broadcast::<QUAD>(acc, codes, x) }
+    }
+    #[inline(always)]
+    fn dot_pair<const PAIR: usize>(self, acc: __m512i, a: __m512i, words: &[i16; 8]) -> __m512i {
+        // SAFETY: the token proves AVX-512 VNNI.
+        unsafe { dot_words_broadcast::<PAIR>(acc, a, words) }
     }
     #[inline(always)]
     fn sub_b(self, a: __m512i, b: __m512i) -> __m512i {

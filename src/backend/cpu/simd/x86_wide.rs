@@ -1,7 +1,7 @@
 //! [`Wide`] for AVX2 and AVX-VNNI: 64 bytes or sixteen i32 in two registers. The two differ in how
 //! they add products of bytes and of words.
 
-use super::wide::{Wide, byte_pairs, word_pair};
+use super::wide::{Wide, byte_pairs, quad_of, word_pair};
 use super::x86::{Avx2, AvxVnni};
 use std::arch::x86_64::*;
 
@@ -255,8 +255,13 @@ macro_rules! wide {
                 out
             }
             #[inline(always)]
-            fn dot_x<const OFFSET: u8>(self, acc: Pair, codes: Pair, x: &[i8; 4]) -> Pair {
-                let x = i32::from_le_bytes(x.map(i8::cast_unsigned));
+            fn dot_x<const OFFSET: u8, const QUAD: usize>(
+                self,
+                acc: Pair,
+                codes: Pair,
+                x: &[i8; 32],
+            ) -> Pair {
+                let x = quad_of(x, QUAD);
                 // SAFETY: the token proves AVX2.
                 self.dot_quads::<OFFSET>(acc, codes, unsafe { [_mm256_set1_epi32(x); 2] })
             }
@@ -349,11 +354,18 @@ macro_rules! wide {
                 unsafe { [_mm256_fnmadd_ps(a[0], b[0], c[0]), _mm256_fnmadd_ps(a[1], b[1], c[1])] }
             }
             #[inline(always)]
-            fn sub_shl<const N: u32>(self, a: Pair, b: Pair) -> Pair {
+            fn shl_i<const N: u32>(self, v: Pair) -> Pair {
                 // SAFETY: the token proves AVX2.
                 unsafe {
                     let n = _mm_cvtsi32_si128(N.cast_signed());
-                    let shifted = [_mm256_sll_epi32(b[0], n), _mm256_sll_epi32(b[1], n)];
+                    [_mm256_sll_epi32(v[0], n), _mm256_sll_epi32(v[1], n)]
+                }
+            }
+            #[inline(always)]
+            fn sub_shl<const N: u32>(self, a: Pair, b: Pair) -> Pair {
+                // SAFETY: the token proves AVX2.
+                unsafe {
+                    let shifted = self.shl_i::<N>(b);
                     [_mm256_sub_epi32(a[0], shifted[0]), _mm256_sub_epi32(a[1], shifted[1])]
                 }
             }
