@@ -10,16 +10,17 @@
 //! read limit; neighbouring rows: 35-60 %). Lines are asked into the second cache, some for each
 //! 32 values: in one burst, or into the first cache, costs 5-15 %.
 //!
-//! Cycles a block and core out of L2 on Zen 4, for 1, 2, 4, 8 rows: Q4_K 13, 17, 26, 45; Q6_K 25,
-//! 31, 47, 75; Q2_K 15, 22, 39, 66; Q8_0 3.2, 3.7, 5.0, 7.4; Q4_0 2.6, 3.1, 4.2, 6.3. The ports of
-//! the multipliers alone need 40 for 8 rows of Q4_K (32 for products of bytes, 4 for scales, 4 for
-//! mins and floats), 5 for Q4_0; every other instruction now and then takes one of them. 62 GB/s
-//! on two cores allow 17 and 2.1. What is broadcast comes from memory by the multiplying
-//! instruction itself: from general registers it takes 5 cycles a block of 8 rows. Tried with
-//! Q4_K: four rows of 64 codes, scales by `vpdpwssd`, sums across lanes: 30 for one row; eight
-//! weight rows in 256 bits: 14.8, 20, 38, 62; scales by f32 `fma`, exact for four sub-blocks: as
-//! now, for it takes the same port; neighbouring rows, asked for in order a tile ahead: 79 % of
-//! 54 GB/s for one row where rows far apart read 91 %, and alike for 8.
+//! Cycles a block and core out of L2 on Zen 4, for 1, 2, 4, 8 rows: Q4_K 13, 17, 26, 45; Q5_K 20,
+//! 24, 31, 49; Q6_K 25, 31, 40, 64; Q2_K 15, 20, 29, 53; Q8_0 3.2, 3.7, 5.0, 7.4; Q4_0 2.6, 3.1,
+//! 4.2, 6.3. The ports of the multipliers alone need 40 for 8 rows of Q4_K (32 for products of
+//! bytes, 4 for scales, 4 for mins and floats), 5 for Q4_0; every other instruction now and then
+//! takes one of them. 62 GB/s on two cores allow 17 and 2.1. What is broadcast comes from memory
+//! by the multiplying instruction itself: from general registers it takes 5 cycles a block of 8
+//! rows. Tried with Q4_K: four rows of 64 codes, scales by `vpdpwssd`, sums across lanes: 30 for
+//! one row; eight weight rows in 256 bits: 14.8, 20, 38, 62; scales by f32 `fma`, exact for four
+//! sub-blocks: as now, for it takes the same port; neighbouring rows, asked for in order a tile
+//! ahead: 79 % of 54 GB/s for one row where rows far apart read 91 %, and alike for 8. With Q6_K:
+//! sums that begin at -32 times those of x, without products of words: 67 instead of 64.
 
 use super::super::simd::wide::{Wide, WideKernel};
 use super::lane_types::{Head, Lanes32, Lanes256, Words};
