@@ -3,11 +3,11 @@
 //!
 //! The weight rows of a tile lie far apart in the chunk, so that memory sees long streams. Six of
 //! them, because x comes from the second cache as soon as it is longer than 8 KB, and is then a
-//! third of all that the first cache takes in if only four rows share it. With eight batch rows and
-//! more, three: what is multiplied with four batch rows at a time is read from memory by the first
-//! four alone, and the memory waits during the others (8 rows of F16 at 34 GB/s: 10.1 instead of
-//! 11.3 cycles for 16 weights). Tried too: six weight rows in pieces of 512 of K, whose sums wait
-//! in memory: 10.4.
+//! third of all that the first cache takes in if only four rows share it. With eight to
+//! sixteen batch rows, three: of rows that are multiplied four at a time the first four alone read
+//! memory, which then waits for the others. Cycles for 16 weights and 8 rows of F16 on Zen 4, of
+//! which the multipliers need 8: 10.1 instead of 10.2 at 34 GB/s, 10.2 instead of 10.9 at 45. Tried
+//! too: six weight rows in pieces of 512 of K, whose sums wait in memory: 10.4 and 10.1.
 
 use super::super::simd::{Kernel, LANES, Simd};
 use super::float::FloatType;
