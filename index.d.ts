@@ -598,6 +598,8 @@ export interface Stats {
     backend: string;
     reason: string | null;
     bytesRead: number;
+    /** Of those, of experts that were read before they were routed to. */
+    bytesGuessed: number;
     bytesPerSecond: number;
     inFlight: number;
     stallMs: number;
@@ -608,6 +610,10 @@ export interface Stats {
     hits: number;
     misses: number;
     late: number;
+    /** Experts that were asked for before they were routed to. */
+    guessed: number;
+    /** Of those, routed to afterwards. */
+    guessedRight: number;
   })[];
   /** Generations in the running set. */
   running: number;

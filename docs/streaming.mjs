@@ -127,11 +127,12 @@ async function experts([path, tokens, ...budgets]) {
       const hits = `${(100 * row.hitRate).toFixed(0)} %`;
       const mb = short(row.bytesPerToken / 1e6);
       const rate = short(row.tokensPerSecond);
-      return `| ${of} | ${row.budget} | ${cached} | ${hits} | ${mb} MB | ${rate} |`;
+      const late = `${(100 * row.lateRate).toFixed(0)} %`;
+      return `| ${of} | ${row.budget} | ${cached} | ${hits} | ${late} | ${mb} MB | ${rate} |`;
     }),
   );
-  const head = '| | budget | experts cached | hits | read a token | tokens/s |';
-  put('experts', [head, `|${' --- |'.repeat(6)}`, ...text].join('\n'));
+  const head = '| | budget | experts cached | hits | on their way | read a token | tokens/s |';
+  put('experts', [head, `|${' --- |'.repeat(7)}`, ...text].join('\n'));
 }
 
 /** What some tokens cost once the cache is full. */
@@ -146,12 +147,17 @@ async function expertRow(model, maxTokens) {
   const passes = usage.completionTokens;
   const cached = ({ groups }, field) =>
     groups.filter(({ place }) => place === 'cached').reduce((sum, group) => sum + group[field], 0);
-  const [hits, misses] = ['hits', 'misses'].map((f) => cached(after, f) - cached(before, f));
+  const figures = ['hits', 'late', 'misses', 'guessed', 'guessedRight'];
+  const [hits, late, misses, guessed, guessedRight] = figures.map(
+    (field) => cached(after, field) - cached(before, field),
+  );
   const pinned = after.groups.filter(({ place }) => place === 'pinned');
   const stays = after.ram.weights - pinned.reduce((sum, { bytes }) => sum + bytes, 0);
   return {
     cachedPart: Math.min(1, Math.max(0, stays) / cached(after, 'bytes')),
-    hitRate: hits / (hits + misses),
+    hitRate: hits / (hits + late + misses),
+    lateRate: late / (hits + late + misses),
+    guessesRight: guessed === 0 ? null : guessedRight / guessed,
     bytesPerToken: (after.io.bytesRead - before.io.bytesRead) / passes,
     tokensPerSecond: timings.tokensPerSecond,
   };

@@ -3,6 +3,7 @@
 
 mod ahead;
 mod figures;
+mod guess;
 mod replace;
 mod scripted;
 
@@ -106,6 +107,11 @@ impl Model {
         random: &mut Random,
     ) -> Result<()> {
         let n = self.plan.weight(step.weights[0]).shape[0];
+        if let Some((_, group, router)) = self.plan.router_after(step.output) {
+            let n_guess = random.below(n + 1);
+            let guess: Vec<u32> = (0..n_guess).map(|_| random.below(n) as u32).collect();
+            lease.foresee(group, &router.experts.weights, &guess);
+        }
         let wanted: Vec<u32> = (0..n as u32).filter(|_| random.chance(50)).collect();
         let mut next = 0;
         lease.experts(&step.weights, n, &wanted, &mut |turn, held| {

@@ -5,9 +5,11 @@ mod check;
 mod fuse;
 mod print;
 pub mod residency;
+mod router;
 
 pub use fuse::{Heads, Stage, Turned, Work};
 pub use print::{Printed, parameters};
+pub use router::Router;
 
 use crate::quant::TensorType;
 

@@ -1,11 +1,12 @@
 //! Units of residency: which bytes of the files live and die together, and how they lie in a
 //! buffer. A group's own weights are one unit, every expert's slices are one, a token embedding is
-//! gathered by row and never loaded, and what several groups share is one unit that always stays.
+//! gathered by row and never loaded, and what several groups share is one unit that always stays,
+//! with all routers: they are asked before their layer comes.
 //! Ranges of a file are widened to [`ALIGN`], so that they can be read around the page cache.
 
 use std::collections::BTreeSet;
 
-use super::{Extent, Op, Plan, WeightId};
+use super::{Extent, Op, Plan, Router, WeightId};
 
 /// What direct reads want of offsets, lengths and addresses: a page.
 pub const ALIGN: u64 = 4096;
@@ -72,7 +73,7 @@ pub struct GroupUnits {
 pub struct Units {
     /// By group.
     pub groups: Vec<GroupUnits>,
-    /// Weights that more than one group needs.
+    /// Weights that more than one group needs, and those of routers.
     pub shared: Unit,
     /// Weights that are read by row, and bytes of a row. They may also belong to a group.
     pub gathered: Vec<(WeightId, u64)>,
@@ -152,6 +153,9 @@ impl Units {
         let mut users = vec![0usize; plan.weights.len()];
         for group in &plan.groups {
             for id in own_weights(plan, group) {
+                users[id.0 as usize] += 1;
+            }
+            for id in group.router().iter().flat_map(Router::weights) {
                 users[id.0 as usize] += 1;
             }
         }

@@ -1,7 +1,8 @@
 //! The expert cache. Layers are passed in a cycle, where the least recently used layer is the one
 //! that is needed next: so every layer has its share of the slots. Routing within a layer is no
 //! cycle: there the least recently used expert goes first; never one that is in use, being loaded,
-//! or wanted by the group that runs.
+//! or wanted by the group that runs. Experts may also be guessed: they are loaded behind all that
+//! is wanted, and make room for it.
 
 use std::cmp::Reverse;
 use std::collections::HashMap;
@@ -26,14 +27,37 @@ pub struct Cache {
     /// Slots that may still be made.
     unmade: usize,
     clock: u64,
+    /// Experts that are guessed now.
+    guesses: Vec<Key>,
+}
+
+/// Who needs an expert.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Need {
+    /// Nobody: it is there for later, or not to be loaded after all.
+    Nobody,
+    /// A group to come, perhaps.
+    Guessed,
+    /// Somebody is about to use it.
+    Wanted,
 }
 
 struct Entry {
     content: Content,
-    /// When it was last asked for.
+    /// When it was last asked for; 0: never.
     stamp: u64,
-    /// Somebody is about to use it.
-    is_wanted: bool,
+    need: Need,
+}
+
+/// How an expert is found when it is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Found {
+    /// There.
+    Ready,
+    /// On its way.
+    Late,
+    /// Not even begun.
+    Missing,
 }
 
 /// What asking for an expert has led to.
@@ -49,7 +73,14 @@ pub enum Wanted {
 impl Cache {
     /// Room for so many, of so many layers.
     pub fn new(slots: usize, layers: usize) -> Self {
-        Cache { entries: HashMap::new(), layers, free: Vec::new(), unmade: slots, clock: 0 }
+        Cache {
+            entries: HashMap::new(),
+            layers,
+            free: Vec::new(),
+            unmade: slots,
+            clock: 0,
+            guesses: Vec::new(),
+        }
     }
 
     /// Room for so many from now on: those asked for longest ago go. Only while none is loading.
@@ -63,14 +94,69 @@ impl Cache {
         self.unmade = slots - self.entries.len();
     }
 
+    /// How an expert would be found, and whether it is there on a guess alone.
+    pub fn look(&self, key: Key) -> (Found, bool) {
+        match self.entries.get(&key) {
+            None => (Found::Missing, false),
+            Some(entry) => match entry.content {
+                Content::Ready(_) => (Found::Ready, entry.stamp == 0),
+                _ => (Found::Late, entry.stamp == 0),
+            },
+        }
+    }
+
     /// Asks for an expert; it stays until it has been got with [`Cache::get`].
     pub fn want(&mut self, key: Key) -> Wanted {
         self.clock += 1;
         if let Some(entry) = self.entries.get_mut(&key) {
-            entry.stamp = self.clock;
-            entry.is_wanted = true;
+            (entry.stamp, entry.need) = (self.clock, Need::Wanted);
             return Wanted::Known;
         }
+        let mut wanted = self.load(key, self.clock, Need::Wanted);
+        if matches!(wanted, Wanted::Full) && !self.guesses.is_empty() {
+            self.settle(&mut |_| false);
+            wanted = self.load(key, self.clock, Need::Wanted);
+        }
+        wanted
+    }
+
+    /// Asks for an expert that may be wanted. It takes nothing that is wanted or guessed, and stays
+    /// until guesses are settled.
+    pub fn guess(&mut self, key: Key) -> Wanted {
+        let wanted = match self.entries.get_mut(&key) {
+            Some(entry) if entry.need == Need::Wanted => return Wanted::Known,
+            Some(entry) => {
+                entry.need = Need::Guessed;
+                Wanted::Known
+            }
+            None => self.load(key, 0, Need::Guessed),
+        };
+        if !matches!(wanted, Wanted::Full) {
+            self.guesses.push(key);
+        }
+        wanted
+    }
+
+    /// Guesses that do not stand are nobody's: they are not loaded if they have not come, and go
+    /// first if they have.
+    pub fn settle(&mut self, stands: &mut dyn FnMut(Key) -> bool) {
+        let entries = &mut self.entries;
+        self.guesses.retain(|key| match entries.get_mut(key) {
+            Some(entry) if entry.need == Need::Guessed => {
+                let stays = stands(*key);
+                entry.need = if stays { Need::Guessed } else { Need::Nobody };
+                stays
+            }
+            _ => false,
+        });
+    }
+
+    /// Who needs an expert that is there or on its way.
+    pub fn need(&self, key: Key) -> Option<Need> {
+        self.entries.get(&key).map(|entry| entry.need)
+    }
+
+    fn load(&mut self, key: Key, stamp: u64, need: Need) -> Wanted {
         let slot = match self.slot((key.0, key.1)) {
             Some(slot) => Some(slot),
             None if self.unmade > 0 => {
@@ -79,8 +165,7 @@ impl Cache {
             }
             None => return Wanted::Full,
         };
-        let entry = Entry { content: Content::Loading, stamp: self.clock, is_wanted: true };
-        self.entries.insert(key, entry);
+        self.entries.insert(key, Entry { content: Content::Loading, stamp, need });
         Wanted::Load(slot)
     }
 
@@ -89,7 +174,7 @@ impl Cache {
         let entry = self.entries.get_mut(&key)?;
         match &entry.content {
             Content::Ready(buffer) => {
-                entry.is_wanted = false;
+                entry.need = Need::Nobody;
                 Some(Ok(buffer.clone()))
             }
             Content::Failed(error) => {
@@ -106,15 +191,10 @@ impl Cache {
         self.entries.len()
     }
 
-    /// Whether an expert is there or on its way.
-    pub fn knows(&self, key: Key) -> bool {
-        self.entries.contains_key(&key)
-    }
-
     /// Nobody wants it after all.
     pub fn release(&mut self, key: Key) {
         if let Some(entry) = self.entries.get_mut(&key) {
-            entry.is_wanted = false;
+            entry.need = Need::Nobody;
             if matches!(entry.content, Content::Failed(_)) {
                 self.entries.remove(&key);
             }
@@ -130,15 +210,26 @@ impl Cache {
         }
     }
 
-    /// An expert could not be loaded; its slot, if there is one, is free again.
+    /// An expert could not be loaded; its slot, if there is one, is free again. Whoever wants it
+    /// is told; a guess is no error.
     pub fn failed(&mut self, key: Key, error: crate::error::Error, slot: Option<Buffer>) {
+        self.give(slot);
+        match self.entries.get_mut(&key) {
+            Some(entry) if entry.need == Need::Wanted => entry.content = Content::Failed(error),
+            _ => drop(self.entries.remove(&key)),
+        }
+    }
+
+    /// An expert that nobody needs is not loaded after all; its slot comes with [`Cache::give`].
+    pub fn forget(&mut self, key: Key) {
+        self.entries.remove(&key);
+    }
+
+    /// A slot is free, or one that was never made.
+    pub fn give(&mut self, slot: Option<Buffer>) {
         match slot {
             Some(slot) => self.free.push(slot),
             None => self.unmade += 1,
-        }
-        match self.entries.get_mut(&key) {
-            Some(entry) if entry.is_wanted => entry.content = Content::Failed(error),
-            _ => drop(self.entries.remove(&key)),
         }
     }
 
@@ -160,7 +251,7 @@ impl Cache {
         let has_share = held.get(&own).is_some_and(|held| *held >= share);
         let idle = self.entries.iter().filter(|(_, entry)| {
             let is_ready = matches!(&entry.content, Content::Ready(b) if Arc::strong_count(b) == 1);
-            is_ready && !entry.is_wanted
+            is_ready && entry.need == Need::Nobody
         });
         let rank = |(key, entry): &(&Key, &Entry)| {
             let layer = (key.0, key.1);
@@ -183,7 +274,7 @@ mod tests {
         let mut hits = 0;
         for &(layer, expert) in passes.iter().copied().flatten() {
             let key = (layer, 0, expert);
-            hits += usize::from(cache.knows(key));
+            hits += usize::from(cache.look(key).0 == Found::Ready);
             if let Wanted::Load(slot) = cache.want(key) {
                 let slot = slot.unwrap_or_else(|| Buffer::new(4096).expect("memory"));
                 cache.came(key, slot);

@@ -8,8 +8,8 @@ use super::each_row;
 use super::mapped::Mapped;
 use super::streamed::{Held, HeldExperts, Streamed};
 use crate::error::{Error, Result};
-use crate::plan::WeightId;
 use crate::plan::residency::ExpertUnits;
+use crate::plan::{GroupId, WeightId};
 
 /// Holds a group while it lives.
 pub struct Lease<'a> {
@@ -62,8 +62,9 @@ impl<'a> Lease<'a> {
         Lease { source: Source::Streamed { streamed, held } }
     }
 
-    /// The bytes of a weight; empty if it does not belong to the group, or if it is never loaded
-    /// whole: see [`Lease::gather`] and [`Lease::experts`].
+    /// The bytes of a weight; empty if it does not belong to the group (routers of a streamed
+    /// model belong to all), or if it is never loaded whole: see [`Lease::gather`] and
+    /// [`Lease::experts`].
     #[must_use]
     pub fn bytes(&self, weight: WeightId) -> &[u8] {
         let bytes = match &self.source {
@@ -112,6 +113,24 @@ impl<'a> Lease<'a> {
                 })
             }
             _ => run(0..experts.len(), &Experts { of: Of::Whole { lease: self, n_expert } }),
+        }
+    }
+
+    /// Whether it is of use to foresee experts: they are read, and read ahead.
+    #[must_use]
+    pub fn reads_ahead(&self) -> bool {
+        match &self.source {
+            Source::Slices(_) | Source::Mapped { .. } => false,
+            Source::Streamed { streamed, .. } => streamed.reads_ahead(),
+        }
+    }
+
+    /// Tells of experts, the likeliest first, that a group to come is likely to use, by the weights
+    /// of its step. They are read once [`Lease::experts`] has asked for those that are used now,
+    /// behind everything that somebody asks for, and as far as there is room.
+    pub fn foresee(&self, group: GroupId, weights: &[WeightId], experts: &[u32]) {
+        if let Source::Streamed { streamed, .. } = &self.source {
+            streamed.foresee(group.0 as usize, weights, experts);
         }
     }
 

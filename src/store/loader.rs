@@ -1,16 +1,18 @@
 //! The loading thread: the second cursor over the plan. It runs ahead of the engine by as many
 //! slots as the ring has, across the border of passes, and stops when they are full. What the
-//! engine waits for is read first. It keeps a few blocks on their way at a time.
+//! engine waits for is read first, and experts that are guessed last. It keeps a few blocks on
+//! their way at a time.
 
 use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::experts::{Key, Need};
 use super::io::buffer::{Buffer, Lent, Target};
 use super::io::{Done, Io, Opened, Opener, Read};
 use super::probe::Probe;
-use super::state::{Content, Order, Rows, Shared, State};
+use super::state::{Content, Counters, Order, Rows, Shared, State};
 use super::trace;
 use crate::error::{Error, Result};
 use crate::plan::residency::{ALIGN, Run, Unit};
@@ -24,7 +26,9 @@ const INTERRUPTIONS_MAX: u32 = 1000;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum What {
     Group(usize),
-    Expert(usize, usize, u32),
+    Expert(Key),
+    /// What is left of an expert of a group that nobody needs after all.
+    Dropped(usize),
     Rows,
 }
 
@@ -43,6 +47,12 @@ struct Job {
     bytes: u64,
     /// Its memory is new: the system makes it while it is read into.
     is_new: bool,
+    /// Bytes that came.
+    came: u64,
+    /// An expert that nobody has asked for yet.
+    is_guess: bool,
+    /// It was one when its first block was submitted.
+    began_as_guess: bool,
 }
 
 /// What is left of a run, or of a block that came in part.
@@ -130,6 +140,8 @@ impl Loader {
             }
             if state.change.is_wanted() {
                 // Nothing begins until what is on its way has come and places have changed.
+                state.cache.settle(&mut |_| false);
+                self.take_orders(&mut state);
                 if self.jobs.is_empty() {
                     drop(state);
                     self.replace()?;
@@ -176,33 +188,70 @@ impl Loader {
         }
     }
 
-    /// Orders become jobs.
+    /// Orders become jobs; experts that nobody needs any more, whether ordered or on their way, are
+    /// called off as far as they were not submitted.
     fn take_orders(&mut self, state: &mut State) {
+        self.call_off(state);
         while let Some(order) = state.orders.pop_front() {
             match order {
-                Order::Expert { group, step, expert, slot } => {
-                    let units = self.shared.units.groups.get(group);
-                    let unit = units.and_then(|units| units.experts.get(step));
-                    let unit = unit.and_then(|e| e.units.get(expert as usize)).cloned();
-                    let room = self.shared.residence().expert_bytes;
-                    let made = slot.map_or_else(|| Buffer::new(room), Ok);
-                    match (unit, made) {
-                        (Some(unit), Ok(buffer)) => {
-                            self.begin(What::Expert(group, step, expert), &unit, buffer);
-                        }
-                        (_, Err(error)) => state.cache.failed((group, step, expert), error, None),
-                        (None, Ok(buffer)) => {
-                            let error = Error::internal("store", "an unknown expert");
-                            state.cache.failed((group, step, expert), error, Some(buffer));
-                        }
-                    }
-                }
+                Order::Expert { key, slot } => self.take_expert(state, key, slot),
                 Order::Rows { runs, staging, bytes } => {
                     let unit = Unit { runs, bytes, ..Unit::default() };
                     self.begin(What::Rows, &unit, staging);
                 }
             }
             self.shared.news.notify_all();
+        }
+    }
+
+    fn take_expert(&mut self, state: &mut State, key: Key, slot: Option<Buffer>) {
+        let need = state.cache.need(key).unwrap_or(Need::Nobody);
+        if need == Need::Nobody {
+            state.cache.forget(key);
+            return state.cache.give(slot);
+        }
+        let (group, step, expert) = key;
+        let units = self.shared.units.groups.get(group);
+        let unit = units.and_then(|units| units.experts.get(step));
+        let unit = unit.and_then(|e| e.units.get(expert as usize)).cloned();
+        let room = self.shared.residence().expert_bytes;
+        match (unit, slot.map_or_else(|| Buffer::new(room), Ok)) {
+            (Some(unit), Ok(buffer)) => {
+                self.begin(What::Expert(key), &unit, buffer);
+                if let Some((_, job)) = self.jobs.last_mut() {
+                    job.is_guess = need == Need::Guessed;
+                }
+            }
+            (_, Err(error)) => state.cache.failed(key, error, None),
+            (None, Ok(buffer)) => {
+                let error = Error::internal("store", "an unknown expert");
+                state.cache.failed(key, error, Some(buffer));
+            }
+        }
+    }
+
+    /// Sees who needs the experts that are on their way.
+    fn call_off(&mut self, state: &mut State) {
+        let mut index = 0;
+        while let Some((_, job)) = self.jobs.get_mut(index) {
+            if let What::Expert(key) = job.what {
+                let need = state.cache.need(key);
+                job.is_guess = need == Some(Need::Guessed);
+                if need == Some(Need::Nobody) && !job.blocks.is_empty() {
+                    state.cache.forget(key);
+                    job.blocks.clear();
+                    job.what = What::Dropped(key.0);
+                }
+            }
+            if matches!(job.what, What::Dropped(_)) && job.pending == 0 {
+                // None of it was submitted, or nothing is on its way just now.
+                let (_, job) = self.jobs.remove(index);
+                account(&mut state.counters, &job, job.came);
+                state.cache.give(job.lent.take_back().ok());
+                self.shared.news.notify_all();
+            } else {
+                index += 1;
+            }
         }
     }
 
@@ -263,12 +312,25 @@ impl Loader {
         }
         self.numbers += 1;
         let (pending, error, began, bytes) = (0, None, None, unit.bytes);
-        let job = Job { what, lent, blocks, pending, error, began, bytes, is_new };
+        let (came, is_guess, began_as_guess) = (0, false, false);
+        let job = Job {
+            what,
+            lent,
+            blocks,
+            pending,
+            error,
+            began,
+            bytes,
+            is_new,
+            came,
+            is_guess,
+            began_as_guess,
+        };
         self.jobs.push((self.numbers, job));
     }
 
     /// Fills the queue: first what was ordered, then the groups in the order in which the engine
-    /// comes to them.
+    /// comes to them, then guesses.
     fn submit(&mut self, position: usize) {
         let n = self.shared.units.groups.len();
         let way = self.probe.way();
@@ -276,7 +338,8 @@ impl Loader {
         while self.pending.len() < way.depth.min(self.io.depth()) {
             let open = self.jobs.iter_mut().filter(|(_, job)| !job.blocks.is_empty());
             let rank = |(number, job): &&mut (u64, Job)| match job.what {
-                What::Expert(..) | What::Rows => (0, 0, *number),
+                What::Expert(_) if job.is_guess => (2, 0, *number),
+                What::Expert(_) | What::Dropped(_) | What::Rows => (0, 0, *number),
                 What::Group(group) => (1, distance(position, group, n), *number),
             };
             let Some((number, job)) = open.min_by_key(rank) else { return };
@@ -285,7 +348,9 @@ impl Loader {
                 job.blocks.push_front(block.split_off(most));
             }
             job.pending += 1;
-            job.began.get_or_insert_with(Instant::now);
+            if job.began.is_none() {
+                (job.began, job.began_as_guess) = (Some(Instant::now()), job.is_guess);
+            }
             let Block { part, offset, needed, target, attempts, interruptions } = block;
             self.numbers += 1;
             let pending = Pending { job: *number, needed, attempts, interruptions };
@@ -304,6 +369,7 @@ impl Loader {
         let (_, job) = self.jobs.get_mut(index).ok_or_else(lost)?;
         job.pending -= 1;
         if let Ok(bytes) = &result {
+            job.came += *bytes as u64;
             self.shared.state.lock().counters.device_bytes += *bytes as u64;
         }
         let retry = match result {
@@ -344,31 +410,24 @@ impl Loader {
     }
 
     /// A job is over: its bytes are there, or its error is.
-    fn finish(&mut self, job: Job) -> Result<()> {
-        let Job { what, lent, error, bytes, began, .. } = job;
-        if let (What::Group(group) | What::Expert(group, ..), Some(began)) = (what, began) {
-            trace::note(trace::What::Read, group, began);
-        }
-        let lent = lent.take_back().map_err(|_| Error::internal("store", "a target is left"))?;
+    fn finish(&mut self, mut job: Job) -> Result<()> {
         // Bytes of a file that changed meanwhile are of neither version.
-        let outcome = error.map_or_else(|| self.shared.watch.check(), Err);
+        let changed = || self.shared.watch.check();
+        let outcome = job.error.take().map_or_else(changed, Err);
         let mut state = self.shared.state.lock();
-        let counters = &mut state.counters;
-        if outcome.is_ok() {
-            match what {
-                What::Group(_) => counters.group_bytes += bytes,
-                What::Expert(..) => counters.expert_bytes += bytes,
-                What::Rows => counters.gathered_bytes += bytes,
-            }
-        }
+        let bytes = match (job.what, &outcome) {
+            (What::Dropped(_), _) => job.came,
+            (_, Ok(())) => job.bytes,
+            (_, Err(_)) => 0,
+        };
+        account(&mut state.counters, &job, bytes);
+        let (what, lent) = (job.what, job.lent.take_back());
+        let lent = lent.map_err(|_| Error::internal("store", "a target is left"))?;
         match (what, outcome) {
             (What::Rows, outcome) => state.rows = Rows::Done(outcome, Some(lent)),
-            (What::Expert(group, step, expert), Ok(())) => {
-                state.cache.came((group, step, expert), lent);
-            }
-            (What::Expert(group, step, expert), Err(error)) => {
-                state.cache.failed((group, step, expert), error, Some(lent));
-            }
+            (What::Expert(key), Ok(())) => state.cache.came(key, lent),
+            (What::Expert(key), Err(error)) => state.cache.failed(key, error, Some(lent)),
+            (What::Dropped(_), _) => state.cache.give(Some(lent)),
             (What::Group(group), Ok(())) => {
                 if let Some(cell) = state.cells.get_mut(group) {
                     cell.content = Content::Ready(Arc::new(lent));
@@ -383,6 +442,28 @@ impl Loader {
         }
         self.shared.news.notify_all();
         Ok(())
+    }
+}
+
+/// A job is over, of which so many bytes count.
+fn account(counters: &mut Counters, job: &Job, bytes: u64) {
+    let groups = match job.what {
+        What::Group(group) => {
+            counters.group_bytes += bytes;
+            Some(group)
+        }
+        What::Expert((group, ..)) | What::Dropped(group) => {
+            counters.expert_bytes += bytes;
+            Some(group)
+        }
+        What::Rows => {
+            counters.gathered_bytes += bytes;
+            None
+        }
+    };
+    counters.guessed_bytes += if job.began_as_guess { bytes } else { 0 };
+    if let Some((group, began)) = groups.zip(job.began) {
+        trace::note(trace::What::Read, group, began);
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use parking_lot::{Condvar, Mutex, RwLock};
 
-use super::experts::Cache;
+use super::experts::{Cache, Found, Key};
 use super::io::buffer::Buffer;
 use super::probe::Way;
 use super::replace::Change;
@@ -51,16 +51,41 @@ pub struct Cell {
     pub misses: u64,
     /// Begun, but not done when it was asked for.
     pub late: u64,
-    /// Routed experts of the group that were in the cache.
-    pub expert_hits: u64,
-    /// Routed experts that were not.
-    pub expert_misses: u64,
+    /// Routed experts of the group.
+    pub experts: Routed,
+}
+
+/// How the routed experts of a group were found.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Routed {
+    /// In the cache.
+    pub hits: u64,
+    /// Not even on their way.
+    pub misses: u64,
+    /// On their way.
+    pub late: u64,
+    /// Experts that were asked for on a guess.
+    pub guessed: u64,
+    /// Of those, routed to before they had to go.
+    pub guessed_right: u64,
+}
+
+impl Routed {
+    /// An expert is asked for.
+    pub fn count(&mut self, (found, is_guess): (Found, bool)) {
+        match found {
+            Found::Ready => self.hits += 1,
+            Found::Late => self.late += 1,
+            Found::Missing => self.misses += 1,
+        }
+        self.guessed_right += u64::from(is_guess);
+    }
 }
 
 /// Something to load before anything else.
 pub enum Order {
-    /// Expert `expert` of the `step`-th experts of a group, into this slot or a new one.
-    Expert { group: usize, step: usize, expert: u32, slot: Option<Buffer> },
+    /// An expert, into this slot or a new one.
+    Expert { key: Key, slot: Option<Buffer> },
     /// Rows of a gathered weight.
     Rows { runs: Vec<Run>, staging: Buffer, bytes: u64 },
 }
@@ -83,6 +108,8 @@ pub struct State {
     pub free: Vec<Buffer>,
     pub orders: VecDeque<Order>,
     pub cache: Cache,
+    /// Experts of a group to come that are likely to be asked for, the likeliest first.
+    pub foreseen: Vec<Key>,
     pub staging: Option<Buffer>,
     pub rows: Rows,
     /// What is to become of the places.
@@ -104,6 +131,8 @@ pub struct Counters {
     pub group_bytes: u64,
     /// Weights of experts that were loaded.
     pub expert_bytes: u64,
+    /// Of those, what was read on a guess.
+    pub guessed_bytes: u64,
     /// Rows of gathered weights.
     pub gathered_bytes: u64,
     /// All that was read, with what direct reads add at the edges.
@@ -125,8 +154,8 @@ impl Counters {
 impl Cell {
     /// A group that was never asked for.
     pub fn new() -> Self {
-        let (hits, misses, late, expert_hits, expert_misses) = (0, 0, 0, 0, 0);
-        Cell { content: Content::Cold, hits, misses, late, expert_hits, expert_misses }
+        let experts = Routed::default();
+        Cell { content: Content::Cold, hits: 0, misses: 0, late: 0, experts }
     }
 }
 
@@ -168,6 +197,7 @@ impl State {
             free: Vec::new(),
             orders: VecDeque::new(),
             cache: Cache::new(expert_slots, units.experts().count()),
+            foreseen: Vec::new(),
             staging,
             rows: Rows::Idle,
             change: Change::None,

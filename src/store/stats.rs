@@ -2,7 +2,7 @@
 
 use super::state::{Cell, Content, Shared};
 use crate::plan::residency::{GroupUnits, Residence, Units};
-use crate::plan::{Group, Op, Plan};
+use crate::plan::{Group, Op, Plan, Router};
 
 /// Where a group lives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,6 +45,10 @@ pub struct GroupStats {
     pub misses: u64,
     /// Begun, but not done then.
     pub late: u64,
+    /// Experts that were asked for on a guess, before they were routed to.
+    pub guessed: u64,
+    /// Of those, routed to afterwards.
+    pub guessed_right: u64,
 }
 
 /// The store.
@@ -58,7 +62,9 @@ pub struct StoreStats {
     pub bytes_read: u64,
     /// Of those, experts.
     pub expert_bytes: u64,
-    /// Of those, rows of gathered weights.
+    /// Of those, experts whose reading began on a guess.
+    pub guessed_bytes: u64,
+    /// Of all, rows of gathered weights.
     pub gathered_bytes: u64,
     /// Bytes read with what direct reads add at the edges.
     pub device_bytes: u64,
@@ -77,6 +83,7 @@ impl StoreStats {
     pub(super) fn after(mut self, past: &StoreStats) -> Self {
         self.bytes_read += past.bytes_read;
         self.expert_bytes += past.expert_bytes;
+        self.guessed_bytes += past.guessed_bytes;
         self.gathered_bytes += past.gathered_bytes;
         self.device_bytes += past.device_bytes;
         self.stall_ms += past.stall_ms;
@@ -96,16 +103,21 @@ pub fn mapped(plan: &Plan) -> StoreStats {
             hits: 0,
             misses: 0,
             late: 0,
+            guessed: 0,
+            guessed_right: 0,
         }
     });
     StoreStats { backend: "mmap".to_owned(), groups: groups.collect(), ..StoreStats::default() }
 }
 
-/// Bytes of a group without its experts: what it loads, or what its rows are gathered from.
+/// Bytes of a group without its experts: what it loads, what its rows are gathered from, its
+/// router.
 fn own_bytes(plan: &Plan, group: &Group, units: &GroupUnits) -> u64 {
     let embeds = group.steps.iter().filter(|step| step.op == Op::Embed);
     let gathered = embeds.flat_map(|step| &step.weights).map(|id| plan.weight(*id).extent.bytes);
-    units.own.bytes + gathered.sum::<u64>()
+    let router = group.router();
+    let router = router.iter().flat_map(Router::weights).map(|id| plan.weight(id).extent.bytes);
+    units.own.bytes + gathered.sum::<u64>() + router.sum::<u64>()
 }
 
 /// Milliseconds waited and bytes of weights read.
@@ -139,6 +151,7 @@ pub fn streamed(plan: &Plan, shared: &Shared) -> StoreStats {
         reason: counters.reason.clone(),
         bytes_read: counters.bytes_read(),
         expert_bytes: counters.expert_bytes,
+        guessed_bytes: counters.guessed_bytes,
         gathered_bytes: counters.gathered_bytes,
         device_bytes: counters.device_bytes,
         bytes_per_second: if counters.device_bytes == 0 { 0.0 } else { rate },
@@ -160,7 +173,9 @@ fn rows(plan: &Plan, units: &Units, residence: &Residence, cells: &[Cell]) -> Ve
     for (index, (group, units)) in plan.groups.iter().zip(&units.groups).enumerate() {
         let Some(cell) = cells.get(index) else { continue };
         let is_loaded = units.own.room > 0;
-        let is_pinned = is_loaded && residence.pinned.get(index).copied().unwrap_or(false);
+        let stays = residence.pinned.get(index).copied().unwrap_or(false);
+        // A router alone always stays.
+        let is_pinned = if is_loaded { stays } else { group.router().is_some() };
         let label = group.kind.label();
         let experts: u64 = units.experts.iter().flat_map(|e| &e.units).map(|unit| unit.bytes).sum();
         if experts > 0 {
@@ -169,9 +184,11 @@ fn rows(plan: &Plan, units: &Units, residence: &Residence, cells: &[Cell]) -> Ve
                 bytes: experts,
                 place: Place::Cached,
                 state: Progress::Ready,
-                hits: cell.expert_hits,
-                misses: cell.expert_misses,
-                late: 0,
+                hits: cell.experts.hits,
+                misses: cell.experts.misses,
+                late: cell.experts.late,
+                guessed: cell.experts.guessed,
+                guessed_right: cell.experts.guessed_right,
             });
         }
         groups.push(GroupStats {
@@ -180,6 +197,7 @@ fn rows(plan: &Plan, units: &Units, residence: &Residence, cells: &[Cell]) -> Ve
             place: if is_pinned { Place::Pinned } else { Place::Streamed },
             state: match &cell.content {
                 Content::Ready(_) if is_pinned => Progress::Pinned,
+                Content::Cold if is_pinned && !is_loaded => Progress::Pinned,
                 Content::Ready(_) => Progress::Ready,
                 Content::Loading => Progress::Loading,
                 Content::Cold | Content::Failed(_) => Progress::Cold,
@@ -187,6 +205,8 @@ fn rows(plan: &Plan, units: &Units, residence: &Residence, cells: &[Cell]) -> Ve
             hits: cell.hits,
             misses: cell.misses,
             late: cell.late,
+            guessed: 0,
+            guessed_right: 0,
         });
     }
     groups

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex, MutexGuard, RwLock};
 
-use super::experts::Wanted;
+use super::experts::{Key, Wanted};
 use super::io::buffer::Buffer;
 use super::io::{Opener, Read};
 use super::loader;
@@ -266,18 +266,24 @@ impl Streamed {
         let step = step.ok_or_else(unknown)?;
         let units = steps.get(step).ok_or_else(unknown)?;
         let turn = (self.shared.residence().expert_slots / 2).max(1);
+        let layer = (held.group, step);
+        let stands =
+            &mut |(group, step, expert): Key| (group, step) == layer && experts.contains(&expert);
+        self.shared.state.lock().cache.settle(stands);
         let mut start = 0;
         for now in experts.chunks(turn) {
             let end = start + now.len();
             let next = experts.get(end..).unwrap_or(&[]);
             let next = next.get(..turn).unwrap_or(next);
-            let got = self.hold(held.group, step, now, next);
+            let asked = if start == 0 { now } else { &[] };
+            let got = self.hold(layer, (asked, now, next));
             let done = got.and_then(|got| run(start..end, units, &got));
             if let Err(error) = done {
                 let mut state = self.shared.state.lock();
                 for expert in now.iter().chain(next) {
                     state.cache.release((held.group, step, *expert));
                 }
+                state.foreseen.clear();
                 return Err(error);
             }
             start = end;
@@ -285,18 +291,46 @@ impl Streamed {
         Ok(())
     }
 
-    /// Asks for the experts of this turn and the next, and waits for those of this.
-    fn hold(&self, group: usize, step: usize, now: &[u32], next: &[u32]) -> Result<HeldExperts> {
+    /// Whether it is of use to foresee experts.
+    pub fn reads_ahead(&self) -> bool {
+        self.shared.residence().read_ahead > 0
+    }
+
+    /// Experts of a group to come are likely to be asked for, the likeliest first: they are loaded
+    /// once those of the group that runs have been asked for.
+    pub fn foresee(&self, group: usize, weights: &[WeightId], experts: &[u32]) {
+        let units = self.shared.units.groups.get(group);
+        let step = units.and_then(|u| u.experts.iter().position(|e| e.weights == weights));
         let mut state = self.shared.state.lock();
-        let knows = |expert: &u32| state.cache.knows((group, step, *expert));
+        state.foreseen.clear();
+        if let Some(step) = step.filter(|_| self.reads_ahead()) {
+            state.foreseen.extend(experts.iter().map(|expert| (group, step, *expert)));
+        }
+    }
+
+    /// Asks for the experts of this turn and the next, `asked` being those of this turn that were
+    /// not asked for yet, and waits for those of this. With the last turn guesses are begun.
+    fn hold(
+        &self,
+        (group, step): (usize, usize),
+        (asked, now, next): (&[u32], &[u32], &[u32]),
+    ) -> Result<HeldExperts> {
+        let mut state = self.shared.state.lock();
+        let knows = |expert: &u32| state.cache.need((group, step, *expert)).is_some();
         let known: Vec<bool> = now.iter().map(knows).collect();
-        if let Some(cell) = state.cells.get_mut(group) {
-            cell.expert_hits += known.iter().filter(|is_known| **is_known).count() as u64;
+        for expert in asked.iter().chain(next) {
+            let found = state.cache.look((group, step, *expert));
+            if let Some(cell) = state.cells.get_mut(group) {
+                cell.experts.count(found);
+            }
         }
         let mut got = Vec::with_capacity(now.len());
         let mut began: Option<Instant> = None;
         for expert in now.iter().chain(next) {
             self.want(&mut state, (group, step, *expert));
+        }
+        if next.is_empty() {
+            self.guess(&mut state);
         }
         for (expert, mut is_early) in now.iter().zip(known) {
             let key = (group, step, *expert);
@@ -323,14 +357,28 @@ impl Streamed {
     }
 
     /// Orders an expert if it is not there, and if there is room for it.
-    fn want(&self, state: &mut State, (group, step, expert): (usize, usize, u32)) {
-        if let Wanted::Load(slot) = state.cache.want((group, step, expert)) {
-            if let Some(cell) = state.cells.get_mut(group) {
-                cell.expert_misses += 1;
-            }
-            state.orders.push_back(Order::Expert { group, step, expert, slot });
+    fn want(&self, state: &mut State, key: Key) {
+        if let Wanted::Load(slot) = state.cache.want(key) {
+            state.orders.push_back(Order::Expert { key, slot });
             self.shared.wake.notify_one();
         }
+    }
+
+    /// Orders what is foreseen, as far as there is room. What is there already is kept first, so
+    /// that nothing of it makes room for the rest.
+    fn guess(&self, state: &mut State) {
+        let keys = std::mem::take(&mut state.foreseen);
+        let (there, missing): (Vec<Key>, Vec<Key>) =
+            keys.into_iter().partition(|key| state.cache.need(*key).is_some());
+        for key in there.into_iter().chain(missing) {
+            if let Wanted::Load(slot) = state.cache.guess(key) {
+                if let Some(cell) = state.cells.get_mut(key.0) {
+                    cell.experts.guessed += 1;
+                }
+                state.orders.push_back(Order::Expert { key, slot });
+            }
+        }
+        self.shared.wake.notify_one();
     }
 
     /// Waits until the loader has news; `false` if it has none for a while.

@@ -95,6 +95,7 @@ impl Facts {
             "vram": {}, "peakRam": 0,
             "io": {
                 "backend": store.backend, "reason": store.reason, "bytesRead": store.bytes_read,
+                "bytesGuessed": store.guessed_bytes,
                 "bytesPerSecond": store.bytes_per_second, "inFlight": store.in_flight,
                 "stallMs": store.stall_ms,
             },
@@ -165,6 +166,8 @@ fn groups(store: &StoreStats) -> Value {
         row["hits"] = group.hits.into();
         row["misses"] = group.misses.into();
         row["late"] = group.late.into();
+        row["guessed"] = group.guessed.into();
+        row["guessedRight"] = group.guessed_right.into();
         row
     });
     groups.collect()

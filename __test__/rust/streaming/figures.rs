@@ -124,11 +124,18 @@ fn tell(what: &str, (rows, passes): (usize, usize), s: f64, before: &StoreStats,
     println!(
         "  streamed groups: {hits} hits, {late} late, {misses} misses: {in_time:.1} % in time"
     );
-    let (hits, misses) = (counted(|g| g.hits, Place::Cached), counted(|g| g.misses, Place::Cached));
-    if hits + misses > 0 {
-        let rate = 100.0 * hits as f64 / (hits + misses) as f64;
-        let bytes = (now.expert_bytes - before.expert_bytes) as f64 / 1e6 / passes as f64;
-        println!("  experts: {hits} hits, {misses} misses: {rate:.1} %, {bytes:.2} MB a pass");
+    let [hits, late, misses] = figures.map(|of| counted(of, Place::Cached));
+    if hits + late + misses > 0 {
+        let rate = 100.0 * hits as f64 / (hits + late + misses) as f64;
+        let per_pass = |now: u64, before: u64| (now - before) as f64 / 1e6 / passes as f64;
+        let bytes = per_pass(now.expert_bytes, before.expert_bytes);
+        let guessed = per_pass(now.guessed_bytes, before.guessed_bytes);
+        println!(
+            "  experts: {hits} hits, {late} late, {misses} misses: {rate:.1} %, {bytes:.2} MB a \
+             pass, {guessed:.2} of them guessed, {} guesses of which {} were right",
+            counted(|g| g.guessed, Place::Cached),
+            counted(|g| g.guessed_right, Place::Cached)
+        );
     }
 }
 

@@ -2,8 +2,9 @@
 //! that fails leaves rubbish behind, so that nobody gets away with using it.
 
 use std::io;
-use std::sync::Arc;
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
 use node_chord::plan::residency::ALIGN;
 use node_chord::store::io::{Done, Io, Opened, Opener, Read};
@@ -41,6 +42,18 @@ pub struct Control {
     pub is_dropped: AtomicBool,
     /// Reads do not come back as long as this is so.
     pub is_stuck: AtomicBool,
+    /// Reads that are given at most; 0: by seed.
+    pub depth: AtomicUsize,
+    /// Offsets of reads, in the order in which they were submitted.
+    pub log: Mutex<Vec<u64>>,
+    /// Offsets whose reads do not come back as long as they stand here.
+    pub held: Mutex<Vec<Range<u64>>>,
+    /// Offsets whose reads fail.
+    pub broken: Mutex<Vec<Range<u64>>>,
+}
+
+fn is_in(ranges: &Mutex<Vec<Range<u64>>>, offset: u64) -> bool {
+    ranges.lock().unwrap().iter().any(|range| range.contains(&offset))
 }
 
 struct Scripted {
@@ -57,7 +70,10 @@ pub fn opener(files: &Arc<Vec<Vec<u8>>>, seed: u64, control: &Arc<Control>) -> O
     let (files, control) = (files.clone(), control.clone());
     Box::new(move |_| {
         let mut random = Random(seed ^ 0xD15C);
-        let depth = 1 + random.below(8);
+        let depth = match control.depth.load(Ordering::SeqCst) {
+            0 => 1 + random.below(8),
+            depth => depth,
+        };
         let (now, queue) = (0, Vec::new());
         let (files, control) = (files.clone(), control.clone());
         let io = Box::new(Scripted { files, random, control, depth, now, queue });
@@ -87,17 +103,23 @@ impl Io for Scripted {
         assert!(read.target.size().is_multiple_of(page) && read.target.size() > 0);
         let slow = if self.random.chance(5) { 1000 } else { 10 };
         let due = self.now + self.random.below(slow) as u64;
+        let offset = read.offset;
         self.queue.push((due, read));
         assert!(self.queue.len() <= self.depth);
+        self.control.log.lock().unwrap().push(offset);
         self.control.submitted.fetch_add(1, Ordering::SeqCst);
         self.control.deepest.fetch_max(self.queue.len(), Ordering::SeqCst);
     }
 
     fn wait(&mut self) -> Option<Done> {
-        let first = (0..self.queue.len()).min_by_key(|index| self.queue[*index].0)?;
-        while self.control.is_stuck.load(Ordering::SeqCst) {
+        let held = |read: &Read| is_in(&self.control.held, read.offset);
+        while self.control.is_stuck.load(Ordering::SeqCst)
+            || !self.queue.is_empty() && self.queue.iter().all(|(_, read)| held(read))
+        {
             std::thread::yield_now();
         }
+        let may = (0..self.queue.len()).filter(|index| !held(&self.queue[*index].1));
+        let first = may.min_by_key(|index| self.queue[*index].0)?;
         let (due, mut read) = self.queue.swap_remove(first);
         self.now = self.now.max(due);
         self.control.completed.fetch_add(1, Ordering::SeqCst);
@@ -113,7 +135,8 @@ impl Scripted {
         let bytes = read.target.bytes_mut();
         let one_less = |left: usize| left.checked_sub(1);
         let order = Ordering::SeqCst;
-        if self.control.fail.fetch_update(order, order, one_less).is_ok() {
+        let is_broken = is_in(&self.control.broken, read.offset);
+        if is_broken || self.control.fail.fetch_update(order, order, one_less).is_ok() {
             bytes.fill(0xAA);
             return Err(io::Error::from_raw_os_error(5));
         }

@@ -56,18 +56,23 @@ export function status(model: Model): { stop(): void } {
 export function figures(before: Stats, now: Stats, ms: number): string[] {
   const read = now.io.bytesRead - before.io.bytesRead;
   const waited = Math.min(1, (now.io.stallMs - before.io.stallMs) / Math.max(ms, 1));
-  const sum = (stats: Stats, of: 'hits' | 'misses' | 'late') =>
-    stats.groups.reduce((total, group) => total + group[of], 0);
-  const [hits, misses, late] = (['hits', 'misses', 'late'] as const).map(
-    (of) => sum(now, of) - sum(before, of),
-  ) as [number, number, number];
+  const some = (of: 'hits' | 'misses' | 'late' | 'guessed' | 'guessedRight') => {
+    const sum = (stats: Stats) => stats.groups.reduce((total, group) => total + group[of], 0);
+    return sum(now) - sum(before);
+  };
+  const [hits, misses, late] = [some('hits'), some('misses'), some('late')];
+  const percent = (part: number, all: number) => `${((part / all) * 100).toFixed(0)} %`;
   const all = hits + misses + late;
-  const inTime = all === 0 ? '-' : `${((hits / all) * 100).toFixed(0)} %`;
+  const inTime = all === 0 ? '-' : percent(hits, all);
+  const guessed = some('guessed');
   return [
     `read ${bytes((read / Math.max(ms, 1)) * 1e3)}/s, ${bytes(now.io.bytesRead)} in all`,
     `${now.io.inFlight} in flight`,
     `waited ${(waited * 100).toFixed(0)} %`,
     `in time ${inTime} (${misses} missed, ${late} late)`,
+    ...(guessed === 0
+      ? []
+      : [`${guessed} guessed, ${percent(some('guessedRight'), guessed)} right`]),
     now.io.backend,
   ];
 }

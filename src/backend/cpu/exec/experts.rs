@@ -6,7 +6,7 @@ use super::super::kernel::buffer::Buffer;
 use super::super::kernel::drive::{self, Product, products};
 use super::super::kernel::math::AddScaled;
 use super::super::kernel::stripe::Shared;
-use super::Exec;
+use super::{Exec, foresee};
 use crate::error::{Error, Result};
 use crate::plan::{Act, Op, Plan, Step, WeightId};
 use crate::store::{Experts, Lease};
@@ -16,12 +16,12 @@ use std::ops::Range;
 #[derive(Default)]
 pub struct Room {
     /// `[pairs, n_embd]`: inputs, then results.
-    x: Buffer<f32>,
+    pub(super) x: Buffer<f32>,
     /// `[pairs, n_ff]`.
-    gate: Buffer<f32>,
+    pub(super) gate: Buffer<f32>,
     /// `[pairs, n_ff]`.
-    up: Buffer<f32>,
-    acts: ActCache,
+    pub(super) up: Buffer<f32>,
+    pub(super) acts: ActCache,
     /// (expert, row, choice), sorted.
     pairs: Vec<(u32, u32, u32)>,
     /// Place in `pairs` of (row, choice).
@@ -30,14 +30,16 @@ pub struct Room {
     used: Vec<(usize, Range<usize>)>,
     /// Experts in use.
     list: Vec<u32>,
+    /// Experts that the next such layer is likely to use.
+    pub(super) foreseen: Vec<u32>,
 }
 
-/// (pairs a row, n_embd, n_ff) of an experts step.
-fn shape(plan: &Plan, step: &Step) -> Option<(usize, usize, usize)> {
+/// (pairs a row, n_embd, n_ff, n_expert) of an experts step.
+fn shape(plan: &Plan, step: &Step) -> Option<(usize, usize, usize, usize)> {
     let routing = plan.value(*step.inputs.get(1)?);
     let gate = plan.weight(*step.weights.first()?);
-    let [_, n_ff, n_embd] = gate.shape[..] else { return None };
-    Some((routing.width, n_embd, n_ff))
+    let [n_expert, n_ff, n_embd] = gate.shape[..] else { return None };
+    Some((routing.width, n_embd, n_ff, n_expert))
 }
 
 impl Room {
@@ -50,10 +52,10 @@ impl Room {
             if !matches!(step.op, Op::Experts(_)) {
                 continue;
             }
-            let Some((used, n_embd, n_ff)) = shape(plan, step) else { continue };
+            let Some((used, n_embd, n_ff, n_expert)) = shape(plan, step) else { continue };
             let pairs = n * used;
             self.x.grow(pairs * n_embd)?;
-            self.gate.grow(pairs * n_ff)?;
+            self.gate.grow((pairs * n_ff).max(foresee::scores(n, n_expert)))?;
             self.up.grow(pairs * n_ff)?;
             self.acts.reserve(pairs * n_embd.max(n_ff))?;
             self.pairs.reserve(pairs);
@@ -68,10 +70,13 @@ impl Room {
     pub fn bytes_of(plan: &Plan, n: usize) -> usize {
         let steps = plan.groups.iter().flat_map(|group| &group.steps);
         let experts = steps.filter(|step| matches!(step.op, Op::Experts(_)));
-        let bytes = experts.filter_map(|step| shape(plan, step)).map(|(used, n_embd, n_ff)| {
+        let shapes = experts.filter_map(|step| shape(plan, step));
+        let bytes = shapes.map(|(used, n_embd, n_ff, n_expert)| {
             let pairs = n * used;
             let lists = size_of::<(u32, u32, u32)>() + size_of::<usize>() * 4;
-            pairs * ((n_embd + 2 * n_ff) * size_of::<f32>() + lists)
+            let gate = (pairs * n_ff).max(foresee::scores(n, n_expert));
+            (pairs * (n_embd + n_ff) + gate) * size_of::<f32>()
+                + pairs * lists
                 + ActCache::bytes_of(pairs * n_embd.max(n_ff), 6)
         });
         bytes.max().unwrap_or(0)
@@ -135,10 +140,10 @@ impl Exec {
     ) -> Result<()> {
         let tier = self.table.tier();
         let odd = || Error::internal("exec", "experts of unknown shape");
-        let (used, n_embd, n_ff) = shape(&self.plan, step).ok_or_else(odd)?;
+        let (used, n_embd, n_ff, n_expert) = shape(&self.plan, step).ok_or_else(odd)?;
         let ids = [Self::weight(step, 0)?, Self::weight(step, 1)?, Self::weight(step, 2)?];
-        let n_expert = self.plan.weight(ids[0]).shape[0];
         room.sort(self.input(step, 1)?, used, n_expert);
+        self.foresee(room, step, weights)?;
         let x = self.arena.get(self.layout.slot(step.inputs[0]), self.len(step.inputs[0]));
         let n = room.pairs.len();
         let pairs = &room.pairs;

@@ -3,6 +3,7 @@
 
 mod angles;
 mod experts;
+mod foresee;
 mod jobs;
 
 use super::arena::{self, Arena, Layout};
