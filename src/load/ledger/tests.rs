@@ -70,6 +70,15 @@ impl Weights for Hanging {
     }
 }
 
+/// Frees a disk when a test is over, however it ends: who waits for it would hang otherwise.
+struct Unstick<'a>(&'a AtomicBool);
+
+impl Drop for Unstick<'_> {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::SeqCst);
+    }
+}
+
 /// A model that makes room within so many milliseconds of others, or not.
 fn open_patiently(ms: u64, weights: &dyn Fn(Tenant) -> Arc<dyn Weights>) -> Result<Loaded> {
     let ways = Ways { patience: Duration::from_millis(ms), weights };
@@ -150,6 +159,7 @@ fn a_load_waits_for_a_model_whose_disk_hangs_a_while_only_and_names_it() {
     let before = total(&first);
     is_stuck.store(true, Ordering::SeqCst);
     std::thread::scope(|scope| {
+        let _unstick = Unstick(&is_stuck);
         let answer = scope.spawn(|| score(&first));
         while !waits.load(Ordering::SeqCst) {
             std::thread::yield_now();
