@@ -32,10 +32,10 @@ sizes!(MXFP4: Mxfp4, NVFP4: Nvfp4);
 
 /// Half of an E8M0 number: 2^(x - 128), subnormal for 0 and 1.
 #[must_use]
-pub fn e8m0_half(x: u8) -> f32 {
+pub const fn e8m0_half(x: u8) -> f32 {
     f32::from_bits(match x {
         0 | 1 => 0x0020_0000 << x,
-        _ => u32::from(x - 1) << 23,
+        _ => (x as u32 - 1) << 23,
     })
 }
 

@@ -7,6 +7,7 @@ use super::lanes::Blocks;
 use super::registers::Dot32;
 use super::unpack::{Q2K, Q3K, Q4K, Q5K, Q6K, Q40, Q41, Q50, Q51, Q80, Type256};
 use super::unpack_grid::{FP4_CODES, IQ4_CODES, IQ4NL, MXFP4};
+use crate::quant::fp4::e8m0_half;
 
 /// What all values of a 256-value block share, a weight row a lane.
 pub struct Head<S: Wide> {
@@ -92,10 +93,14 @@ pub trait Lanes32: Dot32 {
     /// Each row has a block.
     #[inline(always)]
     unsafe fn factors<S: Wide>(s: S, blocks: &Blocks) -> [S::F; 2] {
-        // SAFETY: blocks begin with their factors, and are longer than 16 bytes.
-        let [w, ..] = unsafe { blocks.words(s, 0) };
-        let d = s.half_of::<false>(w);
-        [d, if Self::MIN { s.half_of::<true>(w) } else { d }]
+        if Self::MIN {
+            // SAFETY: blocks begin with both, and are longer than 16 bytes.
+            let [w, ..] = unsafe { blocks.words(s, 0) };
+            return [s.half_of::<false>(w), s.half_of::<true>(w)];
+        }
+        // SAFETY: blocks begin with it. Sixteen small reads leave the vector units alone.
+        let d = s.load_f16(&unsafe { halves(blocks, 0) });
+        [d, d]
     }
 }
 
@@ -391,18 +396,28 @@ impl Lanes32 for MXFP4 {
     const AT: usize = 1;
     const FIFTH: bool = false;
     const TABLE: Option<&'static [u8; 16]> = Some(&FP4_CODES);
-    /// A byte e that stands for 2^(e - 128), which no f32 but a subnormal one is for 0 and 1.
     #[inline(always)]
     unsafe fn factors<S: Wide>(s: S, blocks: &Blocks) -> [S::F; 2] {
-        // SAFETY: blocks are longer than 16 bytes.
-        let [w, ..] = unsafe { blocks.words(s, 0) };
-        let e = s.to_f(s.byte::<0, false>(w));
-        let power = s.exp2_whole(s.max(s.sub(e, s.splat(128.0)), s.splat(-126.0)));
-        let below_two = s.select_lt(e, s.splat(1.0), s.splat(0.25), s.splat(0.5));
-        let d = s.mul(power, s.select_lt(e, s.splat(2.0), below_two, s.splat(1.0)));
+        let mut words = [0; 32];
+        for (word, row) in words.as_chunks_mut().0.iter_mut().zip(blocks.rows) {
+            // SAFETY: a block begins with it.
+            *word = E8M0_HALVES[usize::from(unsafe { row.add(blocks.at).read() })];
+        }
+        let d = s.load_bf16(&words);
         [d, d]
     }
 }
+
+/// Half of every E8M0 number as a bf16, which is exact.
+static E8M0_HALVES: [[u8; 2]; 256] = {
+    let (mut out, mut e) = ([[0; 2]; 256], 0);
+    while e < 256 {
+        let [_, _, low, high] = e8m0_half(e as u8).to_le_bytes();
+        out[e] = [low, high];
+        e += 1;
+    }
+    out
+};
 
 impl Lanes32 for Q80 {
     const AT: usize = 2;
