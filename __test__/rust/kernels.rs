@@ -289,7 +289,8 @@ fn every_row_count_to_17_gives_the_portable_bits_on_every_tier() {
 #[test]
 fn one_batch_row_of_any_length_gives_the_portable_bits() {
     let portable = Tier::by_name("portable").unwrap();
-    for kind in [TensorType::Q6_K, TensorType::Q4_K, TensorType::Q8_0] {
+    let others = [TensorType::IQ4_XS, TensorType::IQ3_S, TensorType::TQ2_0];
+    for kind in [TensorType::Q6_K, TensorType::Q4_K, TensorType::Q8_0].into_iter().chain(others) {
         for (rows, blocks) in [(33, 8), (20, 22), (17, 64), (5, 65), (16, 1), (1, 43)] {
             let (k, random) = (256 * blocks, &mut Random(blocks as u64));
             let w = weights(kind, rows, k, random);

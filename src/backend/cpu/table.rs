@@ -20,7 +20,7 @@ impl Table {
     /// The kernels of a tier.
     #[must_use]
     pub fn new(tier: Tier) -> Self {
-        Table { tier, linear: TensorType::ALL.iter().map(|kind| linear(*kind)).collect() }
+        Table { tier, linear: TensorType::ALL.iter().map(|kind| linear(*kind, tier)).collect() }
     }
 
     /// The tier.
@@ -49,7 +49,7 @@ impl Table {
     }
 }
 
-fn linear(kind: TensorType) -> Linear {
+fn linear(kind: TensorType, tier: Tier) -> Linear {
     match kind {
         TensorType::F32 => Linear::of_float::<F32>(kind),
         TensorType::F16 => Linear::of_float::<F16>(kind),
@@ -66,17 +66,17 @@ fn linear(kind: TensorType) -> Linear {
         TensorType::Q6_K => Linear::of_q6_k(kind),
         TensorType::Q8_K => Linear::of_table256::<Q8K>(kind),
         TensorType::IQ4_NL => Linear::of32::<IQ4NL>(kind),
-        TensorType::IQ4_XS => Linear::of_table256::<IQ4XS>(kind),
+        TensorType::IQ4_XS => Linear::of_order256::<IQ4XS>(kind, tier),
         TensorType::MXFP4 => Linear::of32::<MXFP4>(kind),
         TensorType::IQ1_S => Linear::of_table256::<Gridded<IQ1S>>(kind),
         TensorType::IQ1_M => Linear::of_table256::<Gridded<IQ1M>>(kind),
-        TensorType::IQ2_XXS => Linear::of_table256::<Gridded<IQ2XXS>>(kind),
-        TensorType::IQ2_XS => Linear::of_table256::<Gridded<IQ2XS>>(kind),
-        TensorType::IQ2_S => Linear::of_table256::<Gridded<IQ2S>>(kind),
-        TensorType::IQ3_XXS => Linear::of_table256::<Gridded<IQ3XXS>>(kind),
-        TensorType::IQ3_S => Linear::of_table256::<Gridded<IQ3S>>(kind),
+        TensorType::IQ2_XXS => Linear::of_order256::<Gridded<IQ2XXS>>(kind, tier),
+        TensorType::IQ2_XS => Linear::of_order256::<Gridded<IQ2XS>>(kind, tier),
+        TensorType::IQ2_S => Linear::of_order256::<Gridded<IQ2S>>(kind, tier),
+        TensorType::IQ3_XXS => Linear::of_order256::<Gridded<IQ3XXS>>(kind, tier),
+        TensorType::IQ3_S => Linear::of_order256::<Gridded<IQ3S>>(kind, tier),
         TensorType::TQ1_0 => Linear::of_table256::<Gridded<TQ10>>(kind),
-        TensorType::TQ2_0 => Linear::of_table256::<TQ20>(kind),
+        TensorType::TQ2_0 => Linear::of_order256::<TQ20>(kind, tier),
         TensorType::NVFP4 | TensorType::Q1_0 | TensorType::Q2_0 => Linear::generic(kind),
     }
 }

@@ -1,129 +1,326 @@
-//! One batch row through Q6_K in the order of memory: a register holds 64 codes of a block, and
-//! sixteen blocks that follow each other are the lanes of a vector.
+//! Few batch rows through 256-value blocks in the order of memory: a register holds 64 codes of a
+//! block, and sixteen blocks that follow each other are the lanes of a vector.
 //!
 //! ```text
 //! block: 4 x 64 codes . x, times scales -> 16 lanes; those of 16 blocks are summed into one vector
 //! 16 blocks: v = f32(T) d, a block a lane -> values; acc of each of 16 rows, block by block
 //! ```
-//! A thread reads one stream, line after line, which the hardware follows by itself. A block out
-//! of L2 takes 24 cycles on Zen 4 (25 in `lanes`); out of memory the share of the read limit is 89
-//! to 93 % at 35 GB/s (81 to 84 in `lanes`), 76 to 87 % at 48 (74 to 76). Asking for lines ahead
-//! changes nothing, but touching any line of the next blocks early costs a third: so d is read
-//! last. Tried in C: four rows far apart 72 %, four neighbours 30 %; Q4_K and Q5_K, whose headers
-//! need more work then, take 26 and 28 cycles.
+//! A thread reads one stream, line after line, which the hardware follows by itself. Cycles a block
+//! out of L2 on Zen 4, for 1, 2, 4 batch rows: Q6_K 23 (25 in `lanes`), 32, 56; IQ4_XS 18, 26, 47;
+//! TQ2_0 11, 17, 35; IQ2_XXS 28, 39, 59; IQ2_XS 33, 43, 64; IQ2_S 50, 60, 80; IQ3_XXS 37, 52, 74;
+//! IQ3_S 49, 64, 82. Out of memory Q6_K has 89 to 93 % of the read limit at 35 GB/s (81 to 84 in
+//! `lanes`), 89 % at 60 (82). Asking for lines ahead changes nothing, but touching any line of the
+//! next blocks early costs a third: so d is read last.
+//!
+//! Tried: four rows far apart 72 %, four neighbours 30 %. Q2_K to Q5_K, whose headers need more
+//! work then, take 20, 25, 26 and 28 cycles, and stay in `lanes` (15, 22, 15, 19). Q8_K has 53 to
+//! 65 % of the limit, 99 by row. Blocks of 32 values take as long as in `lanes` (Q4_0 3.0 cycles,
+//! Q5_0 4.4), but 48 to 73 % of the limit where those have 84 to 97.
 
 use super::super::simd::in_order::{InOrder, InOrderKernel};
 use super::quantise::Bytes;
-use super::registers::{Dot256, bytes};
+use super::registers::bytes;
 use super::stripe::Stripe;
-use super::unpack::{Q6K, Type256};
+use std::marker::PhantomData;
+use std::mem::MaybeUninit;
 
 /// Blocks of a row that there is room for.
 pub const BLOCKS_MAX: usize = 64;
 /// Rows whose values are kept, and blocks of a vector.
 const ROWS: usize = 16;
-/// Bytes of a block.
-const BYTES: usize = Q6K::BYTES;
+/// Bytes of the longest block.
+const BYTES_MAX: usize = 210;
+/// Blocks of a batch row, then the first again: sixteen follow every block.
+const ROOM: usize = BLOCKS_MAX + 15;
 
-/// Weight rows `[width of out, k]` of Q6_K times one batch row; k is at most 256 [`BLOCKS_MAX`].
-pub struct OneRow<'a, 'b> {
+/// A type in the order of memory.
+pub trait Ordered: 'static {
+    /// Bytes of a block.
+    const BYTES: usize;
+    /// Which of a block's values meet the codes of each vector.
+    const PLACES: &'static [[u8; 64]; 4];
+    /// Subtracted from codes.
+    const OFFSET: u8;
+    /// How codes become sums.
+    const SUMS: Sums;
+    /// Where its f16 factor lies, and by what that is multiplied.
+    const FACTOR: (usize, f32);
+
+    /// What a block's words are in a grid, if the type has one.
+    #[inline(always)]
+    fn indices<S: InOrder>(s: S, _: &[u8]) -> [S::B; 2] {
+        [s.splat_b(0); 2]
+    }
+    /// The words of two blocks' indices.
+    #[inline(always)]
+    fn look_up<S: InOrder>(_: S, indices: [[S::B; 2]; 2]) -> [[S::B; 2]; 2] {
+        indices
+    }
+    /// Takes a block apart, whose words were looked up.
+    fn take<S: InOrder>(s: S, block: &[u8], words: [S::B; 2]) -> Taken<S>;
+    /// Activations where codes have signs of their own.
+    #[inline(always)]
+    fn signed<S: InOrder>(_: S, _: &Taken<S>, _: usize, x: S::B) -> S::B {
+        x
+    }
+}
+
+/// How codes become sums.
+#[derive(Clone, Copy)]
+pub enum Sums {
+    /// All under one factor.
+    One,
+    /// Fours of codes, then scales: vector v of codes adds to vector `v * .0 / 4` of sums.
+    Fours(usize),
+    /// Pairs of codes, then words of scales of every 16 values, in order.
+    Pairs,
+}
+
+impl Sums {
+    /// Vectors of sums.
+    const fn vectors(self) -> usize {
+        match self {
+            Sums::One | Sums::Pairs => 1,
+            Sums::Fours(n) => n,
+        }
+    }
+}
+
+/// A block's codes and scales.
+pub struct Taken<S: InOrder> {
+    /// Codes; not below 0.
+    pub codes: [S::B; 4],
+    /// Of each vector of sums, or of pairs of codes.
+    pub scales: [S::B; 4],
+    /// The latter's words, twice.
+    pub words: S::I,
+    /// Signs.
+    pub signs: [S::B; 2],
+}
+
+impl<S: InOrder> Taken<S> {
+    /// No scales yet.
+    #[inline(always)]
+    pub fn new(s: S, codes: [S::B; 4]) -> Self {
+        Taken { codes, scales: codes, words: s.zero_i(), signs: [codes[0]; 2] }
+    }
+}
+
+/// A block of a batch row, as vectors of codes meet it.
+#[repr(align(64))]
+#[derive(Clone, Copy)]
+struct Block {
+    qs: [[i8; 64]; 4],
+    /// What sums begin with.
+    less: [[i32; 16]; 4],
+}
+
+/// Weight rows `[width of out, k]` times N batch rows; k is at most 256 [`BLOCKS_MAX`].
+pub struct InRows<'a, 'b, T, const N: usize> {
     /// Weight rows.
     pub weights: &'a [u8],
     /// Values in a row.
     pub k: usize,
-    /// The batch row.
+    /// All batch rows.
     pub x: Bytes<'a>,
-    /// Where to: `[1, weight rows]`.
+    /// The first of N batch rows.
+    pub first: usize,
+    /// Where to: `[batch rows, weight rows]`.
     pub out: &'a mut Stripe<'b>,
+    /// The type.
+    pub life: PhantomData<T>,
 }
 
-/// Lines of a cache.
-#[repr(align(64))]
-struct Lines([[i32; 16]; BLOCKS_MAX]);
-
-/// A batch row's blocks and their scaled sums.
-#[derive(Clone, Copy)]
-struct Row<'a> {
-    qs: &'a [[i8; 256]],
-    /// Sixteen pairs of words: what meets the scales of a block, twice.
-    less: &'a [[i32; 16]],
-}
-
-impl InOrderKernel for OneRow<'_, '_> {
+impl<T: Ordered, const N: usize> InOrderKernel for InRows<'_, '_, T, N> {
     #[inline(always)]
     fn run<S: InOrder>(self, s: S) {
         let (n, width) = (self.k / 256, self.out.width());
-        assert!(n > 0 && n <= BLOCKS_MAX && self.weights.len() == width * n * BYTES);
-        let (qs, sums) = (self.x.qs.as_chunks().0, self.x.sums.as_chunks().0);
-        let mut less = Lines([[0; 16]; BLOCKS_MAX]);
-        for (less, sums) in less.0.iter_mut().zip(&sums[..n]) {
-            *less = half_offsets(sums);
+        assert!(n > 0 && n <= BLOCKS_MAX && self.weights.len() == width * n * T::BYTES);
+        let mut room = [[const { MaybeUninit::<Block>::uninit() }; ROOM]; N];
+        let mut x = [&[][..]; N];
+        for (i, (room, x)) in room.iter_mut().zip(&mut x).enumerate() {
+            *x = prepared::<S, T>(s, self.x, (self.first + i) * n, &mut room[..n + 15]);
         }
-        let (x, ds) = (Row { qs: &qs[..n], less: &less.0[..n] }, &self.x.ds[..n]);
-        let mut values = [[0.0; 16]; BLOCKS_MAX];
-        let tiles = self.weights.chunks(ROWS * n * BYTES);
-        for (tile, out) in tiles.zip(self.out.row(0).chunks_mut(ROWS)) {
-            let (mut groups, mut at) = (tile.chunks_exact(16 * BYTES), 0);
-            for (group, values) in groups.by_ref().zip(&mut values) {
-                *values = sixteen::<S>(s, group, 16, x, at);
+        let mut values = [[[0.0; 16]; BLOCKS_MAX]; N];
+        for (t, tile) in self.weights.chunks(ROWS * n * T::BYTES).enumerate() {
+            let mut groups = tile.chunks_exact(16 * T::BYTES);
+            let mut at = 0;
+            for (g, group) in groups.by_ref().enumerate() {
+                let v = sixteen::<S, T, N>(s, group, x, at);
+                for i in 0..N {
+                    s.store(v[i], &mut values[i][g]);
+                }
                 at = (at + 16) % n;
             }
             let rest = groups.remainder();
             if !rest.is_empty() {
-                values[tile.len() / BYTES / 16] = sixteen::<S>(s, rest, rest.len() / BYTES, x, at);
-            }
-            for (out, v) in out.iter_mut().zip(values.as_flattened().chunks_exact(n)) {
-                let mut acc = 0.0f32;
-                for (v, dx) in v.iter().zip(ds) {
-                    acc = v.mul_add(*dx, acc);
+                let mut group = [0; 16 * BYTES_MAX];
+                group[..rest.len()].copy_from_slice(rest);
+                let v = sixteen::<S, T, N>(s, &group[..16 * T::BYTES], x, at);
+                for i in 0..N {
+                    s.store(v[i], &mut values[i][tile.len() / T::BYTES / 16]);
                 }
-                *out = acc;
+            }
+            let columns = ROWS * t..width.min(ROWS * (t + 1));
+            for (i, values) in values.iter().enumerate() {
+                let ds = &self.x.ds[(self.first + i) * n..][..n];
+                let out = &mut self.out.row(self.first + i)[columns.clone()];
+                add(values.as_flattened(), ds, out);
             }
         }
     }
 }
 
-/// 32 times a sum does not fit a word: 16 times, twice.
-fn half_offsets(sums: &[i16; 16]) -> [i32; 16] {
-    let mut out = [0; 16];
-    for (i, out) in out.iter_mut().enumerate() {
-        let at = 2 * i % 16;
-        let [a, b] = [sums[at], sums[at + 1]].map(|sum| -16 * sum);
-        *out = i32::from(b) << 16 | i32::from(a.cast_unsigned());
+/// The f32 operations of some weight rows.
+#[inline(always)]
+fn add(values: &[f32], ds: &[f32], out: &mut [f32]) {
+    for (out, v) in out.iter_mut().zip(values.chunks_exact(ds.len())) {
+        let mut acc = 0.0f32;
+        for (v, dx) in v.iter().zip(ds) {
+            acc = v.mul_add(*dx, acc);
+        }
+        *out = acc;
+    }
+}
+
+/// A batch row whose first block is `first`, and its first blocks again.
+#[inline(always)]
+fn prepared<'a, S: InOrder, T: Ordered>(
+    s: S,
+    x: Bytes<'_>,
+    first: usize,
+    room: &'a mut [MaybeUninit<Block>],
+) -> &'a [Block] {
+    let n = room.len() - 15;
+    for b in 0..n {
+        room[b].write(block::<S, T>(s, x, first + b));
+    }
+    for b in n..n + 15 {
+        room[b] = room[b - n];
+    }
+    // SAFETY: every block was written.
+    unsafe { &*(&raw const *room as *const [Block]) }
+}
+
+/// Block `at` of the activations.
+#[inline(always)]
+fn block<S: InOrder, T: Ordered>(s: S, x: Bytes<'_>, at: usize) -> Block {
+    let mut block = Block { qs: [[0; 64]; 4], less: [[0; 16]; 4] };
+    let qs: &[[i8; 64]] = x.qs[256 * at..][..256].as_chunks().0;
+    let v = [s.load_x(&qs[0]), s.load_x(&qs[1]), s.load_x(&qs[2]), s.load_x(&qs[3])];
+    let (mut less, vectors) = ([s.zero_i(); 4], T::SUMS.vectors());
+    for i in 0..4 {
+        let v = s.pick_256(v, &T::PLACES[i]);
+        s.store_b(v, zerocopy::transmute_mut!(&mut block.qs[i]));
+        let sum = i * vectors / 4;
+        less[sum] = s.dot_quads::<0>(less[sum], s.splat_b(T::OFFSET), v);
+    }
+    if let Sums::Pairs = T::SUMS {
+        let sums: &[i16; 16] = x.sums[16 * at..].first_chunk().unwrap_or(&[0; 16]);
+        // The whole offset times a sum may not fit a word: half of it, twice.
+        let half = -i16::from(T::OFFSET / 2);
+        for (i, less) in block.less[0].iter_mut().enumerate() {
+            let [a, b] = [0, 1].map(|at| half * sums[(2 * i + at) % 16]);
+            *less = i32::from(b) << 16 | i32::from(a.cast_unsigned());
+        }
+    } else {
+        for i in 0..vectors {
+            let mut sums = [0; 64];
+            s.store_b(s.as_b(s.sub_shl::<0>(s.zero_i(), less[i])), &mut sums);
+            block.less[i] = zerocopy::transmute!(sums);
+        }
+    }
+    block
+}
+
+/// v of sixteen blocks with N rows of x; the first meets block `at` of them.
+#[inline(always)]
+fn sixteen<S: InOrder, T: Ordered, const N: usize>(
+    s: S,
+    group: &[u8],
+    x: [&[Block]; N],
+    mut at: usize,
+) -> [S::F; N] {
+    let mut totals = [[s.zero_i(); 4]; N];
+    for (quarter, blocks) in group.chunks_exact(4 * T::BYTES).enumerate() {
+        let (a, c) = blocks.split_at(2 * T::BYTES);
+        let [a, b] = two::<S, T, N>(s, a, x, at);
+        let [c, d] = two::<S, T, N>(s, c, x, at + 2);
+        at += 4;
+        for n in 0..N {
+            totals[n][quarter] = s.sum_quads([a[n], b[n], c[n], d[n]]);
+        }
+    }
+    let d = factors::<S, T>(s, group);
+    let mut out = [d; N];
+    for n in 0..N {
+        out[n] = s.mul(s.to_f(s.sum_quarters(totals[n])), d);
     }
     out
 }
 
-/// v of sixteen blocks, or of fewer, then the last again; the first meets block `at` of x.
+/// Factors of sixteen blocks.
 #[inline(always)]
-fn sixteen<S: InOrder>(s: S, group: &[u8], count: usize, x: Row<'_>, mut at: usize) -> [f32; 16] {
-    let mut quarters = [s.zero_i(); 4];
-    for quarter in 0..4 {
-        let mut fours = [s.zero_i(); 4];
-        for i in 0..4 {
-            let block = &group[(4 * quarter + i).min(count - 1) * BYTES..][..BYTES];
-            fours[i] = total(s, block, &x.qs[at], &x.less[at]);
-            at = if at + 1 == x.qs.len() { 0 } else { at + 1 };
-        }
-        quarters[quarter] = s.sum_quads(fours);
-    }
+fn factors<S: InOrder, T: Ordered>(s: S, blocks: &[u8]) -> S::F {
     let mut d = [0; 32];
-    for (lane, d) in d.as_chunks_mut().0.iter_mut().enumerate() {
-        *d = *bytes::<2>(&group[lane.min(count - 1) * BYTES..], BYTES - 2);
+    for (d, block) in d.as_chunks_mut().0.iter_mut().zip(blocks.chunks_exact(T::BYTES)) {
+        *d = *bytes::<2>(block, T::FACTOR.0);
     }
-    let mut values = [0.0; 16];
-    s.store(s.mul(s.to_f(s.sum_quarters(quarters)), s.load_f16(&d)), &mut values);
-    values
+    s.mul(s.load_f16(&d), s.splat(T::FACTOR.1))
+}
+
+/// Lanes of T of two blocks with N rows of x.
+#[inline(always)]
+fn two<S: InOrder, T: Ordered, const N: usize>(
+    s: S,
+    blocks: &[u8],
+    x: [&[Block]; N],
+    at: usize,
+) -> [[S::I; N]; 2] {
+    let (a, b) = blocks.split_at(T::BYTES);
+    let [v, w] = T::look_up(s, [T::indices(s, a), T::indices(s, b)]);
+    let taken = [T::take(s, a, v), T::take(s, b, w)];
+    let mut totals = [[s.zero_i(); N]; 2];
+    for i in 0..2 {
+        for n in 0..N {
+            // SAFETY: sixteen blocks follow each that a group begins with.
+            let x = unsafe { x[n].get_unchecked(at + i) };
+            totals[i][n] = total::<S, T>(s, &taken[i], x);
+        }
+    }
+    totals
 }
 
 /// Lanes of T of a block.
 #[inline(always)]
-fn total<S: InOrder>(s: S, block: &[u8], x: &[i8; 256], less: &[i32; 16]) -> S::I {
-    let codes = Q6K::codes(s, block);
-    let (twice, scales) = s.scales16(bytes(block, 192));
-    let mut sum = s.dot_words(s.zero_i(), twice, s.load_i(less));
-    for (i, x) in x.as_chunks().0.iter().enumerate() {
-        sum = s.dot_scaled_b(sum, codes[i], s.load_x(x), scales[i]);
+fn total<S: InOrder, T: Ordered>(s: S, taken: &Taken<S>, x: &Block) -> S::I {
+    let (mut sums, vectors) = ([s.zero_i(); 4], T::SUMS.vectors());
+    if T::OFFSET != 0 {
+        for i in 0..vectors {
+            sums[i] = s.load_i(&x.less[i]);
+        }
     }
-    sum
+    if let Sums::Pairs = T::SUMS {
+        let mut total = s.zero_i();
+        if T::OFFSET != 0 {
+            total = s.dot_words(total, taken.words, sums[0]);
+        }
+        for i in 0..4 {
+            total = s.dot_scaled_b(total, taken.codes[i], s.load_x(&x.qs[i]), taken.scales[i]);
+        }
+        return total;
+    }
+    for i in 0..4 {
+        let sum = i * vectors / 4;
+        let x = T::signed(s, taken, i, s.load_x(&x.qs[i]));
+        sums[sum] = s.dot_quads::<0>(sums[sum], taken.codes[i], x);
+    }
+    if let Sums::One = T::SUMS {
+        return sums[0];
+    }
+    let mut total = s.zero_i();
+    for i in 0..vectors {
+        total = s.mul_add_i(total, sums[i], s.as_i(taken.scales[i]));
+    }
+    total
 }

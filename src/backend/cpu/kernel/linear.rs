@@ -11,7 +11,7 @@
 use super::super::simd::{Kernel, Simd, Tier};
 use super::by_row::ByRow;
 use super::float::FloatType;
-use super::in_order::{BLOCKS_MAX, OneRow};
+use super::in_order::{BLOCKS_MAX, InRows, Ordered};
 use super::lane_types::{Lanes32, Lanes256};
 use super::lanes::{By32, By256, Few, ROWS as LANES, ROWS_MAX, Tile};
 use super::linear_float::RowsFloat;
@@ -34,7 +34,7 @@ const ROWS: usize = 8;
 /// `[65536, 2048]` of Q4_K on 2 threads takes 11.8 ms there for 8 rows, 3.8 ms in tiles (Q8_0 17.9
 /// and 5.6, Q4_0 15.8 and 4.1). Pieces for panels are short: 23 instead of 13 ms for 8 rows of F16.
 const MANY_LANES: usize = 17;
-/// The same for other types: those who look codes up.
+/// The same for other types: those who look codes up by row.
 const MANY: usize = 6;
 
 /// Activations as a weight type wants them.
@@ -128,7 +128,7 @@ impl Linear {
     pub fn of_q6_k(kind: TensorType) -> Self {
         let run = |tier: Tier, kind, mut args: Args<'_, '_>| {
             if let Acts::Block256(x) = args.acts
-                && !one_row(tier, x, &mut args)
+                && !(args.out.n_rows() == 1 && in_order::<Q6K>(tier, x, &mut args))
             {
                 (Linear::of256::<Q6K>(kind).run)(tier, kind, args);
             }
@@ -164,6 +164,20 @@ impl Linear {
             }
         };
         Linear { kind, act: ActKind::Block256, weight: T::NAME, many_from: MANY, run }
+    }
+
+    /// The same in the order of memory, where the tier can.
+    #[must_use]
+    pub fn of_order256<T: Dot256 + Ordered>(kind: TensorType, tier: Tier) -> Self {
+        let run = |tier: Tier, kind, mut args: Args<'_, '_>| {
+            if let Acts::Block256(x) = args.acts
+                && !in_order::<T>(tier, x, &mut args)
+            {
+                (Linear::of_table256::<T>(kind).run)(tier, kind, args);
+            }
+        };
+        let many_from = if tier.is_in_order() { MANY_LANES } else { MANY };
+        Linear { run, many_from, ..Linear::of_table256::<T>(kind) }
     }
 
     /// The kernel of a float type.
@@ -209,10 +223,31 @@ fn many32<T: Dot32>(tier: Tier, args: &mut Args<'_, '_>) -> bool {
     tier.call_wide(Matmul32(many)).is_some()
 }
 
-/// One row of Q6_K in the order of memory; `false` if it cannot go that way.
-fn one_row(tier: Tier, x: Bytes<'_>, args: &mut Args<'_, '_>) -> bool {
-    let (weights, k, out) = (args.weights, args.k, &mut *args.out);
-    out.n_rows() == 1 && k <= 256 * BLOCKS_MAX && tier.call_in_order(OneRow { weights, k, x, out })
+/// Rows that are not packed in the order of memory; `false` if they cannot go that way.
+fn in_order<T: Ordered>(tier: Tier, x: Bytes<'_>, args: &mut Args<'_, '_>) -> bool {
+    let n = args.out.n_rows();
+    let mut first = 0;
+    while first < n && args.packed.is_none() && args.k <= 256 * BLOCKS_MAX {
+        let done = match n - first {
+            1 => in_order_of::<T, 1>(tier, x, args, first),
+            2 | 3 => in_order_of::<T, 2>(tier, x, args, first),
+            _ => in_order_of::<T, 4>(tier, x, args, first),
+        };
+        let Some(count) = done else { return false };
+        first += count;
+    }
+    first == n
+}
+
+/// N rows from `first` on; how many, if this tier can.
+fn in_order_of<T: Ordered, const N: usize>(
+    tier: Tier,
+    x: Bytes<'_>,
+    args: &mut Args<'_, '_>,
+    first: usize,
+) -> Option<usize> {
+    let (weights, k, out, life) = (args.weights, args.k, &mut *args.out, PhantomData::<T>);
+    tier.call_in_order(InRows::<T, N> { weights, k, x, first, out, life }).then_some(N)
 }
 
 /// Few rows in tiles, more too if they are not packed; `false` if this tier has no such kernel.

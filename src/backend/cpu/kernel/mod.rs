@@ -23,6 +23,8 @@ pub mod local;
 pub mod math;
 pub mod matmul;
 pub mod norm;
+mod ordered;
+mod ordered_grid;
 pub mod pack;
 pub mod quantise;
 pub mod registers;

@@ -218,6 +218,15 @@ impl Tier {
         self.0 != Kind::Portable
     }
 
+    /// Whether this tier has kernels that take blocks in the order of memory.
+    #[must_use]
+    pub fn is_in_order(self) -> bool {
+        #[cfg(target_arch = "x86_64")]
+        return self.0 == Kind::Avx512;
+        #[cfg(not(target_arch = "x86_64"))]
+        false
+    }
+
     /// Runs a kernel that takes blocks in the order of memory; `false` if this tier has none.
     #[inline]
     pub fn call_in_order<K: in_order::InOrderKernel>(self, kernel: K) -> bool {
