@@ -130,7 +130,7 @@ impl Input {
             x: Guarded::new(x, at_end),
             qs: Guarded::new(&vec![0; n], at_end),
             ds: Guarded::new(&vec![0.0; n / kind.block()], at_end),
-            sums: Guarded::new(&vec![0; n / kind.sum()], at_end),
+            sums: Guarded::new(&vec![0; n / 16], at_end),
             sums32: Guarded::new(&vec![0; n / 32], at_end),
             starts: Guarded::new(&vec![0; n / 32], at_end),
             kind,
@@ -139,7 +139,7 @@ impl Input {
             let x = input.x.get().chunks_exact(k);
             let qs = input.qs.get_mut().chunks_exact_mut(k);
             let ds = input.ds.get_mut().chunks_exact_mut(k / kind.block());
-            let sums = input.sums.get_mut().chunks_exact_mut(k / kind.sum());
+            let sums = input.sums.get_mut().chunks_exact_mut(k / 16);
             let sums32 = input.sums32.get_mut().chunks_exact_mut(k / 32);
             let starts = input.starts.get_mut().chunks_exact_mut(k / 32);
             let all = x.zip(qs).zip(ds).zip(sums).zip(sums32.zip(starts));
@@ -289,8 +289,10 @@ fn every_row_count_to_17_gives_the_portable_bits_on_every_tier() {
 #[test]
 fn one_batch_row_of_any_length_gives_the_portable_bits() {
     let portable = Tier::by_name("portable").unwrap();
+    let parts = [TensorType::NVFP4, TensorType::Q2_0, TensorType::Q1_0];
     let others = [TensorType::IQ4_XS, TensorType::IQ3_S, TensorType::TQ2_0];
-    for kind in [TensorType::Q6_K, TensorType::Q4_K, TensorType::Q8_0].into_iter().chain(others) {
+    let all = [TensorType::Q6_K, TensorType::Q4_K, TensorType::Q8_0].into_iter();
+    for kind in all.chain(others).chain(parts) {
         for (rows, blocks) in [(33, 8), (20, 22), (17, 64), (5, 65), (16, 1), (1, 43)] {
             let (k, random) = (256 * blocks, &mut Random(blocks as u64));
             let w = weights(kind, rows, k, random);
@@ -325,6 +327,28 @@ fn mxfp4_scales_at_both_ends_give_the_portable_bits() {
 }
 
 #[test]
+fn every_scale_of_nvfp4_gives_the_portable_bits() {
+    let (kind, rows, k) = (TensorType::NVFP4, 19, 320);
+    let portable = Tier::by_name("portable").unwrap();
+    let random = &mut Random(4);
+    let mut w = weights(kind, rows, k, random);
+    let blocks = w.chunks_exact_mut(kind.block_bytes());
+    let scales = blocks.flat_map(|block| &mut block[..4]);
+    for (scale, byte) in scales.zip((0..=255).cycle()) {
+        *scale = byte;
+    }
+    let x: Vec<f32> = (0..18 * k).map(|_| random.float()).collect();
+    let one = |x: &[f32]| linear(portable, kind, &w, x, k, true);
+    let want: Vec<u32> = x.chunks_exact(k).flat_map(|x| bits(&one(x))).collect();
+    for tier in Tier::available() {
+        for n in [1, 8, 18] {
+            let got = bits(&linear(tier, kind, &w, &x[..n * k], k, true));
+            assert!(got == want[..n * rows], "{} x {n}", tier.name());
+        }
+    }
+}
+
+#[test]
 fn odd_widths_of_floats_give_the_portable_bits() {
     let portable = Tier::by_name("portable").unwrap();
     for kind in [TensorType::F32, TensorType::F16, TensorType::BF16] {
@@ -344,7 +368,8 @@ fn odd_widths_of_floats_give_the_portable_bits() {
 
 #[test]
 fn nan_and_infinity_come_through_and_hang_nothing() {
-    for kind in [TensorType::F16, TensorType::Q4_0, TensorType::Q8_0, TensorType::Q4_K] {
+    let kinds = [TensorType::F16, TensorType::Q4_0, TensorType::Q8_0, TensorType::Q4_K];
+    for kind in kinds.into_iter().chain([TensorType::NVFP4, TensorType::Q1_0]) {
         let random = &mut Random(5);
         let w = weights(kind, 4, 256, random);
         for odd in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
@@ -372,7 +397,7 @@ fn stored(blocks: &[u8], kind: ActKind) -> (Vec<i8>, Vec<f32>, Vec<i16>) {
         ds.push(d);
         qs.extend(codes.iter().map(|q| q.cast_signed()));
     }
-    for part in qs.chunks_exact(kind.sum()) {
+    for part in qs.chunks_exact(16) {
         sums.push(part.iter().map(|q: &i8| i16::from(*q)).sum());
     }
     (qs, ds, sums)

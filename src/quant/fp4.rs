@@ -41,17 +41,15 @@ pub const fn e8m0_half(x: u8) -> f32 {
 
 /// Half of an unsigned E4M3 number; its top bit is ignored and 0x7f (NaN) is 0.
 #[must_use]
-pub fn ue4m3_half(x: u8) -> f32 {
-    let (exponent, mantissa) = (i32::from(x >> 3 & 15), f32::from(x & 7));
-    if x == 0x7f {
-        return 0.0;
+pub const fn ue4m3_half(x: u8) -> f32 {
+    match (x >> 3 & 15, x & 7) {
+        (15, 7) if x == 0x7f => 0.0,
+        // Subnormal: so many times 2^-10, which is 117 - 127.
+        (0, mantissa) => mantissa as f32 * f32::from_bits(117 << 23),
+        (exponent, mantissa) => {
+            f32::from_bits((exponent as u32 + 119) << 23 | (mantissa as u32) << 20)
+        }
     }
-    // All of this is exact: powers of two and 4-bit numbers.
-    let whole = match exponent {
-        0 => mantissa * 2.0_f32.powi(-9),
-        _ => (1.0 + mantissa / 8.0) * 2.0_f32.powi(exponent - 7),
-    };
-    whole * 0.5
 }
 
 fn value(code: u8) -> f32 {

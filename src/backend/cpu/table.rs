@@ -2,6 +2,7 @@
 
 use super::kernel::float::{BF16, F16, F32};
 use super::kernel::linear::Linear;
+use super::kernel::parts::{NVFP4, Q10, Q20};
 use super::kernel::quantise::ActKind;
 use super::kernel::unpack::{Q2K, Q3K, Q4K, Q5K, Q40, Q41, Q50, Q51, Q80};
 use super::kernel::unpack_grid::{
@@ -13,14 +14,13 @@ use crate::quant::TensorType;
 /// Kernels of one tier, by tensor type.
 pub struct Table {
     tier: Tier,
-    linear: Vec<Linear>,
 }
 
 impl Table {
     /// The kernels of a tier.
     #[must_use]
     pub fn new(tier: Tier) -> Self {
-        Table { tier, linear: TensorType::ALL.iter().map(|kind| linear(*kind, tier)).collect() }
+        Table { tier }
     }
 
     /// The tier.
@@ -32,8 +32,7 @@ impl Table {
     /// The kernel of a tensor type.
     #[must_use]
     pub fn linear(&self, kind: TensorType) -> Linear {
-        let found = self.linear.iter().find(|linear| linear.kind == kind);
-        found.copied().unwrap_or_else(|| Linear::generic(kind))
+        linear(kind, self.tier)
     }
 
     /// A kernel's full name, such as `linear_q4_k_q8_k_avx512`.
@@ -77,6 +76,8 @@ fn linear(kind: TensorType, tier: Tier) -> Linear {
         TensorType::IQ3_S => Linear::of_order256::<Gridded<IQ3S>>(kind, tier),
         TensorType::TQ1_0 => Linear::of_table256::<Gridded<TQ10>>(kind),
         TensorType::TQ2_0 => Linear::of_order256::<TQ20>(kind, tier),
-        TensorType::NVFP4 | TensorType::Q1_0 | TensorType::Q2_0 => Linear::generic(kind),
+        TensorType::NVFP4 => Linear::of_parts::<NVFP4>(kind),
+        TensorType::Q1_0 => Linear::of_parts::<Q10>(kind),
+        TensorType::Q2_0 => Linear::of_parts::<Q20>(kind),
     }
 }

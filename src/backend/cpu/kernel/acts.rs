@@ -30,15 +30,15 @@ impl Quantised {
         x: &[f32],
         k: usize,
     ) -> Result<()> {
-        let (block, sum) = (kind.block(), kind.sum());
+        let block = kind.block();
         self.qs.grow(x.len())?;
         self.ds.grow(x.len() / block)?;
-        self.sums.grow(x.len() / sum)?;
+        self.sums.grow(x.len() / 16)?;
         self.sums32.grow(x.len() / 32)?;
         self.starts.grow(x.len() / 32)?;
         let qs = Shared::new(&mut self.qs, k);
         let ds = Shared::new(&mut self.ds, k / block);
-        let sums = Shared::new(&mut self.sums, k / sum);
+        let sums = Shared::new(&mut self.sums, k / 16);
         let sums32 = Shared::new(&mut self.sums32, k / 32);
         let starts = Shared::new(&mut self.starts, k / 32);
         for_rows(pool, x.len() / k, k, &|row| {
@@ -58,7 +58,7 @@ impl Quantised {
         Bytes {
             qs: &self.qs[part(k)],
             ds: &self.ds[part(k / kind.block())],
-            sums: &self.sums[part(k / kind.sum())],
+            sums: &self.sums[part(k / 16)],
             sums32: &self.sums32[part(k / 32)],
             starts: &self.starts[part(k / 32)],
         }
@@ -156,7 +156,7 @@ impl ActCache {
         for (form, kind) in self.forms.iter_mut().zip([ActKind::Block32, ActKind::Block256]) {
             form.qs.grow(values)?;
             form.ds.grow(values.div_ceil(kind.block()))?;
-            form.sums.grow(values.div_ceil(kind.sum()))?;
+            form.sums.grow(values.div_ceil(16))?;
             form.sums32.grow(values.div_ceil(32))?;
             form.starts.grow(values.div_ceil(32))?;
         }
@@ -171,7 +171,7 @@ impl ActCache {
             let scales = values.div_ceil(kind.block()) * size_of::<f32>();
             let sums = values.div_ceil(256) * SUM_LINES * size_of::<i32>();
             let packed = padded * (values + sums + scales);
-            let sums = values.div_ceil(kind.sum()) + 3 * values.div_ceil(32);
+            let sums = values.div_ceil(16) + 3 * values.div_ceil(32);
             values + scales + sums * size_of::<i16>() + packed
         };
         of(ActKind::Block32) + of(ActKind::Block256)

@@ -106,7 +106,7 @@ pub trait Lanes32: Dot32 {
 
 /// Two bytes at `at` of each block.
 #[inline(always)]
-unsafe fn halves(blocks: &Blocks, at: usize) -> [u8; 32] {
+pub(super) unsafe fn halves(blocks: &Blocks, at: usize) -> [u8; 32] {
     let mut out = [0; 32];
     for (out, row) in out.as_chunks_mut().0.iter_mut().zip(blocks.rows) {
         // SAFETY: the caller's blocks are longer than that.
@@ -117,7 +117,7 @@ unsafe fn halves(blocks: &Blocks, at: usize) -> [u8; 32] {
 
 /// 32 bytes of each block from `at` on.
 #[inline(always)]
-unsafe fn eight<S: Wide>(s: S, blocks: &Blocks, at: usize) -> [S::B; 8] {
+pub(super) unsafe fn eight<S: Wide>(s: S, blocks: &Blocks, at: usize) -> [S::B; 8] {
     // SAFETY: the caller's blocks are longer than that.
     let ([a, b, c, d], [e, f, g, h]) = unsafe { (blocks.words(s, at), blocks.words(s, at + 16)) };
     [a, b, c, d, e, f, g, h]

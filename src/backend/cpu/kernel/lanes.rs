@@ -68,7 +68,7 @@ impl Blocks {
 
     /// Asks for what lies [`AHEAD`] of `bytes` bytes of rows 2 `pair` and 2 `pair` + 1.
     #[inline(always)]
-    fn prefetch<S: Wide>(&self, s: S, pair: usize, bytes: usize) {
+    pub(super) fn prefetch<S: Wide>(&self, s: S, pair: usize, bytes: usize) {
         for row in &self.rows[2 * pair..2 * pair + 2] {
             for line in 0..bytes.div_ceil(64) {
                 s.prefetch_second(row.wrapping_add(self.at + AHEAD + 64 * line));
@@ -349,7 +349,7 @@ fn value<S: Wide, T: Lanes256>(s: S, head: &Head<S>, total: S::I, sums: &[[i16; 
 pub struct By32<T>(PhantomData<T>);
 
 /// Blocks after which all rows have been asked for what lies ahead.
-const ROUND: usize = ROWS / 2;
+pub(super) const ROUND: usize = ROWS / 2;
 
 impl<T: Lanes32> Tile for By32<T> {
     const BYTES: usize = T::BYTES;
@@ -375,7 +375,7 @@ impl<T: Lanes32> Tile for By32<T> {
                 let dx = s.splat(rows[n].ds[b]);
                 acc[n] = s.fma(s.to_f(sums[n]), s.mul(d, dx), acc[n]);
                 if T::MIN {
-                    let sum = s.splat(f32::from(rows[n].sums[b]));
+                    let sum = s.splat(f32::from(rows[n].sums32[b]));
                     acc[n] = s.fma(sum, s.mul(m, dx), acc[n]);
                 }
             }
@@ -391,17 +391,18 @@ impl<T: Lanes32> Tile for By32<T> {
 struct Row32<'a> {
     qs: &'a [[i8; 32]],
     ds: &'a [f32],
-    sums: &'a [i16],
+    sums32: &'a [i16],
     starts: &'a [i32],
 }
 
 impl<'a> Row32<'a> {
-    const EMPTY: Self = Row32 { qs: &[], ds: &[], sums: &[], starts: &[] };
+    const EMPTY: Self = Row32 { qs: &[], ds: &[], sums32: &[], starts: &[] };
 
     #[inline(always)]
     fn of(x: Bytes<'a>, part: Range<usize>) -> Self {
         let qs = &x.qs.as_chunks().0[part.clone()];
-        Row32 { qs, ds: &x.ds[part.clone()], sums: &x.sums[part.clone()], starts: &x.starts[part] }
+        let sums32 = &x.sums32[part.clone()];
+        Row32 { qs, ds: &x.ds[part.clone()], sums32, starts: &x.starts[part] }
     }
 }
 

@@ -4,7 +4,9 @@
 //! ```text
 //! 256-value blocks: v = f32(T) d; v = fma(-f32(M), dmin, v); acc = fma(v, dx, acc), in block order
 //!  32-value blocks: acc = fma(f32(T), d dx, acc); with m: acc = fma(f32(sum), m dx, acc)
-//! floats, others:   16 f32 lanes over K (lane l takes k = l mod 16), fma, then added by halves
+//!  with two factors: v = f32(T of the first 16) d; v = fma(f32(T of the others), m, v);
+//!                    acc = fma(v, dx, acc)
+//! floats:           16 f32 lanes over K (lane l takes k = l mod 16), fma, then added by halves
 //! ```
 //! T and M are exact integers.
 
@@ -15,9 +17,10 @@ use super::in_order::{BLOCKS_MAX, InRows, Ordered};
 use super::lane_types::{Lanes32, Lanes256};
 use super::lanes::{By32, By256, Few, ROWS as LANES, ROWS_MAX, Tile};
 use super::linear_float::RowsFloat;
-use super::linear_generic::RowsGeneric;
-use super::matmul::{Matmul, Matmul32};
+use super::matmul::Matmul;
+use super::matmul_32::Matmul32;
 use super::pack::{LANE_ROWS, Packed, SUM_LINES};
+use super::parts::{ByParts, Parts};
 use super::quantise::{ActKind, Bytes};
 use super::registers::{Dot32, Dot256};
 use super::stripe::Stripe;
@@ -75,10 +78,10 @@ impl Args<'_, '_> {
                 && p.sums.len() >= rows * (self.k / block) * sums
                 && p.ds.len() >= rows * self.k / block
         });
-        let bytes = |b: Bytes<'_>, block: usize, sum: usize| {
+        let bytes = |b: Bytes<'_>, block: usize| {
             b.qs.len() >= n * self.k
                 && b.ds.len() >= n * self.k / block
-                && b.sums.len() >= n * self.k / sum
+                && b.sums.len() >= n * self.k / 16
                 && b.sums32.len() >= n * self.k / 32
                 && b.starts.len() >= n * self.k / 32
         };
@@ -89,8 +92,8 @@ impl Args<'_, '_> {
                 .is_some_and(|row| self.weights.len() == row * self.out.width())
             && match self.acts {
                 Acts::Float(x) => x.len() >= n * self.k,
-                Acts::Block32(b) => self.k.is_multiple_of(32) && bytes(b, 32, 32),
-                Acts::Block256(b) => self.k.is_multiple_of(256) && bytes(b, 256, 16),
+                Acts::Block32(b) => self.k.is_multiple_of(32) && bytes(b, 32),
+                Acts::Block256(b) => self.k.is_multiple_of(256) && bytes(b, 256),
             }
     }
 }
@@ -149,6 +152,19 @@ impl Linear {
         Linear { kind, act: ActKind::Block32, weight: T::NAME, many_from: MANY_LANES, run }
     }
 
+    /// The kernel of a type whose blocks hold several parts of 32 values.
+    #[must_use]
+    pub fn of_parts<T: Parts>(kind: TensorType) -> Self {
+        let run = |tier: Tier, _, mut args: Args<'_, '_>| {
+            if let Acts::Block32(x) = args.acts
+                && !(few::<ByParts<T>>(tier, x, &mut args) || many32::<T>(tier, &mut args))
+            {
+                tier.call(Rows::<As32<T>> { x, args, life: PhantomData });
+            }
+        };
+        Linear { kind, act: ActKind::Block32, weight: T::NAME, many_from: MANY_LANES, run }
+    }
+
     /// The kernel of a type with 256-value blocks whose codes are looked up.
     #[must_use]
     pub fn of_table256<T: Dot256>(kind: TensorType) -> Self {
@@ -189,17 +205,6 @@ impl Linear {
             }
         };
         Linear { kind, act: ActKind::Float, weight: T::NAME, many_from: MANY_LANES, run }
-    }
-
-    /// The kernel of any other type: a block at a time to f32 on the stack.
-    #[must_use]
-    pub fn generic(kind: TensorType) -> Self {
-        let run = |tier: Tier, kind, args: Args<'_, '_>| {
-            if let Acts::Float(x) = args.acts {
-                tier.call(RowsGeneric { x, kind, args });
-            }
-        };
-        Linear { kind, act: ActKind::Float, weight: "generic", many_from: MANY, run }
     }
 
     /// Checks the shapes, then computes.
@@ -291,13 +296,15 @@ fn few_of<T: Tile, const N: usize>(
 
 /// A type whose blocks are taken apart in memory, on any tier.
 trait Blocks: 'static {
-    /// A block taken apart.
+    /// A part of a block taken apart.
     type Block;
     const ZERO: Self::Block;
     const BYTES: usize;
+    const PARTS: usize;
+    /// Of a part.
     const VALUES: usize;
-    fn unpack<S: Simd>(s: S, bytes: &[u8], block: &mut Self::Block);
-    /// The sum with one block of weights times block `at` of the activations.
+    fn unpack<S: Simd>(s: S, bytes: &[u8], part: usize, block: &mut Self::Block);
+    /// The sum with one part of weights times block `at` of the activations.
     fn step<S: Simd>(s: S, block: &Self::Block, x: Bytes<'_>, at: usize, acc: f32) -> f32;
 }
 
@@ -308,9 +315,10 @@ impl<T: Type256> Blocks for As256<T> {
     type Block = Block256;
     const ZERO: Block256 = Block256::ZERO;
     const BYTES: usize = T::BYTES;
+    const PARTS: usize = 1;
     const VALUES: usize = 256;
     #[inline(always)]
-    fn unpack<S: Simd>(s: S, bytes: &[u8], block: &mut Block256) {
+    fn unpack<S: Simd>(s: S, bytes: &[u8], _: usize, block: &mut Block256) {
         T::unpack(s, bytes, block);
     }
     #[inline(always)]
@@ -339,18 +347,28 @@ impl<T: Type32> Blocks for As32<T> {
     type Block = Block32;
     const ZERO: Block32 = Block32::ZERO;
     const BYTES: usize = T::BYTES;
+    const PARTS: usize = T::PARTS;
     const VALUES: usize = 32;
     #[inline(always)]
-    fn unpack<S: Simd>(s: S, bytes: &[u8], block: &mut Block32) {
-        T::unpack(s, bytes, block);
+    fn unpack<S: Simd>(s: S, bytes: &[u8], part: usize, block: &mut Block32) {
+        T::unpack(bytes, part, &mut block.codes);
+        [block.d, block.m] = T::d_and_m(s, bytes, part);
     }
     #[inline(always)]
     fn step<S: Simd>(s: S, block: &Block32, x: Bytes<'_>, at: usize, acc: f32) -> f32 {
         let Some(qs) = x.qs[32 * at..].first_chunk() else { return f32::NAN };
         let dx = x.ds[at];
+        if T::HALVES {
+            let mut halves = [block.codes; 2];
+            halves[0][16..].fill(0);
+            halves[1][..16].fill(0);
+            let v = s.dot32(&halves[0], qs) as f32 * block.d;
+            let v = (s.dot32(&halves[1], qs) as f32).mul_add(block.m, v);
+            return v.mul_add(dx, acc);
+        }
         let mut acc = (s.dot32(&block.codes, qs) as f32).mul_add(block.d * dx, acc);
         if T::MIN {
-            acc = f32::from(x.sums[at]).mul_add(block.m * dx, acc);
+            acc = f32::from(x.sums32[at]).mul_add(block.m * dx, acc);
         }
         acc
     }
@@ -368,16 +386,17 @@ impl<T: Blocks> Kernel for Rows<'_, '_, T> {
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
         let (k, n) = (self.args.k, self.args.out.n_rows());
-        let n_blocks = k / T::VALUES;
+        let n_blocks = k / T::VALUES / T::PARTS;
         let mut block = T::ZERO;
         for first in (0..n).step_by(ROWS) {
             let count = ROWS.min(n - first);
             for (r, row) in self.args.weights.chunks_exact(n_blocks * T::BYTES).enumerate() {
                 let mut acc = [0.0f32; ROWS];
-                for (b, bytes) in row.chunks_exact(T::BYTES).enumerate() {
-                    T::unpack(s, bytes, &mut block);
+                for b in 0..n_blocks * T::PARTS {
+                    let bytes = &row[b / T::PARTS * T::BYTES..][..T::BYTES];
+                    T::unpack(s, bytes, b % T::PARTS, &mut block);
                     for (i, acc) in acc.iter_mut().enumerate().take(count) {
-                        let at = (first + i) * n_blocks + b;
+                        let at = (first + i) * n_blocks * T::PARTS + b;
                         *acc = T::step(s, &block, self.x, at, *acc);
                     }
                 }

@@ -20,7 +20,7 @@ use std::ops::{Range, RangeInclusive};
 const BLOCK: usize = 32;
 
 /// Weight rows of a tile, if there are registers for four batch rows beside them.
-pub const TALL: usize = 6;
+const TALL: usize = 6;
 
 /// How many batch rows go eight at a time: more than that wait for the multipliers, not for memory.
 const WIDE: RangeInclusive<usize> = 8..=16;
@@ -123,7 +123,7 @@ impl<T: FloatType> RowsFloat<'_, '_, T> {
 
 /// Adds the products of R weight rows with N rows of x, lane by lane.
 #[inline(always)]
-pub fn multiply<S: Simd, T: FloatType, const R: usize, const N: usize>(
+fn multiply<S: Simd, T: FloatType, const R: usize, const N: usize>(
     s: S,
     mut w: [&[T::Sixteen]; R],
     mut x: [&[[f32; LANES]]; N],

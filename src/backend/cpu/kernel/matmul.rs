@@ -10,7 +10,7 @@
 
 use super::super::simd::wide::{Wide, WideKernel};
 use super::pack::{LANE_ROWS, Packed, SUM_LINES};
-use super::registers::{Dot32, Dot256};
+use super::registers::Dot256;
 use super::stripe::Stripe;
 use std::marker::PhantomData;
 use std::mem::MaybeUninit;
@@ -19,7 +19,7 @@ use std::ops::Range;
 /// Weight rows of a panel; a multiple of the tile's.
 pub const PANEL: usize = 48;
 /// Vectors of batch rows whose sums stay on the stack.
-const VECTORS: usize = 32;
+pub(super) const VECTORS: usize = 32;
 
 /// Weight rows `[width of out, k]` times packed rows.
 pub struct Matmul<'a, 'b, T> {
@@ -35,19 +35,18 @@ pub struct Matmul<'a, 'b, T> {
     pub life: PhantomData<T>,
 }
 
-/// The same for 32-value blocks.
-pub struct Matmul32<'a, 'b, T>(pub Matmul<'a, 'b, T>);
-
 /// f32 sums of a panel: `[vectors][weight rows][16]`.
-type Sums = [[[f32; LANE_ROWS]; PANEL]];
+pub(super) type Sums = [[[f32; LANE_ROWS]; PANEL]];
 
 /// Room for them, of which a call writes what it needs.
-struct Room([MaybeUninit<[[f32; LANE_ROWS]; PANEL]>; VECTORS]);
+pub(super) struct Room([MaybeUninit<[[f32; LANE_ROWS]; PANEL]>; VECTORS]);
 
 impl Room {
+    pub(super) const EMPTY: Self = Room([MaybeUninit::uninit(); VECTORS]);
+
     /// Zeros for some vectors.
     #[inline(always)]
-    fn zeros(&mut self, vectors: usize) -> &mut Sums {
+    pub(super) fn zeros(&mut self, vectors: usize) -> &mut Sums {
         let some = &mut self.0[..vectors];
         for sums in &mut *some {
             sums.write([[0.0; LANE_ROWS]; PANEL]);
@@ -59,9 +58,9 @@ impl Room {
 
 /// 256 values of a panel's rows.
 #[repr(C, align(64))]
-struct Panel {
+pub(super) struct Panel {
     /// `[row][256]`.
-    codes: [[u8; 256]; PANEL],
+    pub(super) codes: [[u8; 256]; PANEL],
     /// Of every 16.
     scales: [[i32; 16]; PANEL],
     /// i16 pairs of factors on the sums of 16, added to T.
@@ -69,13 +68,13 @@ struct Panel {
     /// i16 pairs of mins.
     mins: [[i16; 16]; PANEL],
     /// Factors on T, or of each 32.
-    d: [[f32; 8]; PANEL],
+    pub(super) d: [[f32; 8]; PANEL],
     /// Factors on M, or added of each 32.
-    m: [[f32; 8]; PANEL],
+    pub(super) m: [[f32; 8]; PANEL],
 }
 
 impl Panel {
-    const ZERO: Panel = Panel {
+    pub(super) const ZERO: Panel = Panel {
         codes: [[0; 256]; PANEL],
         scales: [[0; 16]; PANEL],
         offsets: [[0; 16]; PANEL],
@@ -94,7 +93,7 @@ impl<T: Dot256> WideKernel for Matmul<'_, '_, T> {
         let n_blocks = k / 256;
         let row_bytes = n_blocks * T::BYTES;
         let mut panel = Panel::ZERO;
-        let mut room = Room([MaybeUninit::uninit(); VECTORS]);
+        let mut room = Room::EMPTY;
         for (p, weights) in weights.chunks(PANEL * row_bytes).enumerate() {
             let rows = weights.len() / row_bytes;
             for first in (0..x.vectors).step_by(VECTORS) {
@@ -117,7 +116,7 @@ impl<T: Dot256> WideKernel for Matmul<'_, '_, T> {
 
 /// Asks for the row's next bytes, which the panel needs after this block.
 #[inline(always)]
-fn prefetch<S: Wide>(s: S, next: &[u8], bytes: usize) {
+pub(super) fn prefetch<S: Wide>(s: S, next: &[u8], bytes: usize) {
     for at in (0..bytes).step_by(64) {
         s.prefetch(next.as_ptr().wrapping_add(at));
     }
@@ -147,56 +146,8 @@ fn fill256<S: Wide, T: Dot256>(s: S, panel: &mut Panel, r: usize, block: &[u8]) 
     (panel.d[r][0], panel.m[r][0]) = (d, m);
 }
 
-impl<T: Dot32> WideKernel for Matmul32<'_, '_, T> {
-    type Out = ();
-
-    #[inline(always)]
-    fn run<S: Wide>(self, s: S) {
-        let Matmul { weights, k, x, out, .. } = self.0;
-        let row_bytes = k / 32 * T::BYTES;
-        let mut panel = Panel::ZERO;
-        let mut room = Room([MaybeUninit::uninit(); VECTORS]);
-        for (p, weights) in weights.chunks(PANEL * row_bytes).enumerate() {
-            let rows = weights.len() / row_bytes;
-            for first in (0..x.vectors).step_by(VECTORS) {
-                let vectors = VECTORS.min(x.vectors - first);
-                let sums = room.zeros(vectors);
-                for b in 0..k.div_ceil(256) {
-                    let count = 8.min(k / 32 - 8 * b);
-                    for (r, row) in weights.chunks_exact(row_bytes).enumerate() {
-                        let blocks = &row[8 * b * T::BYTES..][..count * T::BYTES];
-                        prefetch(s, &row[8 * b * T::BYTES + blocks.len()..], blocks.len());
-                        fill32::<S, T>(s, &mut panel, r, blocks);
-                    }
-                    let at = (b, first, vectors);
-                    let tile = Tile32::<T>(count, PhantomData);
-                    tiles(s, tile, (&panel, rows), x, at, sums);
-                }
-                write(out, sums, p * PANEL..p * PANEL + rows, first);
-            }
-        }
-    }
-}
-
-/// Up to eight blocks of one row into the panel.
-#[inline(always)]
-fn fill32<S: Wide, T: Dot32>(s: S, panel: &mut Panel, r: usize, blocks: &[u8]) {
-    let pairs = panel.codes[r].as_chunks_mut::<64>().0.iter_mut();
-    for (two, codes) in blocks.chunks(2 * T::BYTES).zip(pairs) {
-        let (a, b) = two.split_at(T::BYTES);
-        s.store_b(T::codes(s, a, if b.is_empty() { a } else { b }), codes);
-    }
-    let factors = panel.d[r].iter_mut().zip(&mut panel.m[r]);
-    for (block, (d, m)) in blocks.chunks_exact(T::BYTES).zip(factors) {
-        *d = T::d(s, block);
-        if T::MIN {
-            *m = s.half(u16::from_le_bytes([block[2], block[3]]));
-        }
-    }
-}
-
 /// Sums to the output, rows and columns exchanged.
-fn write(out: &mut Stripe<'_>, sums: &Sums, columns: Range<usize>, first: usize) {
+pub(super) fn write(out: &mut Stripe<'_>, sums: &Sums, columns: Range<usize>, first: usize) {
     let from = first * LANE_ROWS;
     for row in from..out.n_rows().min(from + sums.len() * LANE_ROWS) {
         let (v, lane) = ((row - from) / LANE_ROWS, row % LANE_ROWS);
@@ -207,7 +158,7 @@ fn write(out: &mut Stripe<'_>, sums: &Sums, columns: Range<usize>, first: usize)
 }
 
 /// What a tile does with 256 values of K.
-trait Tile: Copy {
+pub(super) trait Tile: Copy {
     /// `R` weight rows from `row` on, `C` vectors from `vector` on; `first` is the vector that
     /// `sums` begin with.
     fn run<S: Wide, const R: usize, const C: usize>(
@@ -222,7 +173,7 @@ trait Tile: Copy {
 
 /// All tiles of a panel against `vectors` from `first` on, at block `b`.
 #[inline(always)]
-fn tiles<S: Wide, T: Tile>(
+pub(super) fn tiles<S: Wide, T: Tile>(
     s: S,
     tile: T,
     (panel, rows): (&Panel, usize),
@@ -247,7 +198,7 @@ fn tiles<S: Wide, T: Tile>(
 
 /// Line `index` of sixteen numbers.
 #[inline(always)]
-fn floats(lines: &[f32], index: usize) -> &[f32; 16] {
+pub(super) fn floats(lines: &[f32], index: usize) -> &[f32; 16] {
     lines[index * 16..].first_chunk().unwrap_or(&[0.0; 16])
 }
 
@@ -258,7 +209,7 @@ fn ints(lines: &[i32], index: usize) -> &[i32; 16] {
 }
 
 #[inline(always)]
-fn load_sums<S: Wide, const C: usize>(
+pub(super) fn load_sums<S: Wide, const C: usize>(
     s: S,
     lines: &[i32],
     (index, step): (usize, usize),
@@ -311,7 +262,7 @@ fn less<S: Wide, const C: usize>(s: S, x: Packed<'_>, at: usize, offset: i32) ->
 /// Adds products of codes with x. `sixteens` are places in the panel's rows, `lines` the first line
 /// of x and how far vectors are apart; `wide` codes may be above 127.
 #[inline(always)]
-fn dots<S: Wide, const R: usize, const C: usize>(
+pub(super) fn dots<S: Wide, const R: usize, const C: usize>(
     s: S,
     acc: [[S::I; C]; R],
     (codes, row): (&[[u8; 256]; PANEL], usize),
@@ -424,70 +375,6 @@ impl<T: Dot256> Tile for Tile256<T> {
             for r in 0..R {
                 let sum = &mut sums[v + c][row + r];
                 s.store(s.fma(values[r][c], dx, s.load(sum)), sum);
-            }
-        }
-    }
-}
-
-struct Tile32<T>(usize, PhantomData<T>);
-impl<T> Clone for Tile32<T> {
-    fn clone(&self) -> Self {
-        *self
-    }
-}
-impl<T> Copy for Tile32<T> {}
-
-impl<T: Dot32> Tile for Tile32<T> {
-    #[inline(always)]
-    fn run<S: Wide, const R: usize, const C: usize>(
-        self,
-        s: S,
-        panel: &Panel,
-        x: Packed<'_>,
-        (b, row, first, v): (usize, usize, usize, usize),
-        sums: &mut Sums,
-    ) {
-        let count = self.0;
-        // Lines of 32 values of K before this chunk and vector.
-        let at = 8 * b * x.vectors + (first + v) * count;
-        let mut values = [[s.splat(0.0); C]; R];
-        for r in 0..R {
-            for c in 0..C {
-                values[r][c] = s.load(&sums[v + c][row + r]);
-            }
-        }
-        for sub in 0..count {
-            let sum: [S::I; C] = load_sums(s, x.sums, (at + sub, count));
-            let exact = T::OFFSET == 0 || (T::OFFSET == 128 && S::SIGNED_QUADS);
-            let mut start = [s.zero_i(); C];
-            if !exact {
-                for c in 0..C {
-                    start[c] = s.mul_add_i(start[c], sum[c], s.splat_i(-i32::from(T::OFFSET)));
-                }
-            }
-            let mut acc = [start; R];
-            let lines = (8 * (at + sub), 8 * count);
-            let wide = T::OFFSET == 128;
-            acc = dots(s, acc, (&panel.codes, row), (x, 2 * sub..2 * sub + 2, lines), wide);
-            let mut dx = [s.splat(0.0); C];
-            for c in 0..C {
-                dx[c] = s.load(floats(x.ds, at + sub + c * count));
-            }
-            for r in 0..R {
-                let d = s.splat(panel.d[row + r][sub]);
-                for c in 0..C {
-                    let dd = s.mul(d, dx[c]);
-                    values[r][c] = s.fma(s.to_f(acc[r][c]), dd, values[r][c]);
-                    if T::MIN {
-                        let m = s.mul(s.splat(panel.m[row + r][sub]), dx[c]);
-                        values[r][c] = s.fma(s.to_f(sum[c]), m, values[r][c]);
-                    }
-                }
-            }
-        }
-        for r in 0..R {
-            for c in 0..C {
-                s.store(values[r][c], &mut sums[v + c][row + r]);
             }
         }
     }

@@ -3,8 +3,8 @@
 //!
 //! ```text
 //! qs:   [k / 256][vectors][64][16 rows][4 bytes]
-//! sums: [k / 256][vectors][8 or 12][16 rows] i32: a sum of 32; for 256-value blocks pairs of i16,
-//!       eight of sums of 16, then four of sums of 32
+//! sums: [k / 256][vectors][8 or 12][16 rows] pairs of i16: eight of sums of 16; for 256-value
+//!       blocks four of sums of 32 behind them
 //! ds:   [k / 256][vectors][256 / block][16 rows]
 //! ```
 //! The last chunk is shorter if k is no multiple of 256.
@@ -95,20 +95,13 @@ impl PackBuffer {
                 for (k4, line) in lines.chunks_exact_mut(4 * LANE_ROWS).enumerate() {
                     quads(line, &x, live.clone(), k, 32 * block + 4 * k4);
                 }
-                if kind == ActKind::Block256 {
-                    let first = before / 8 * SUM_LINES;
-                    let line = sums.line((first + sub) * LANE_ROWS, LANE_ROWS);
-                    pairs(line, &x, live.clone(), k, (1, 2 * block));
-                    if sub % 2 == 0 {
-                        let line = sums.line((first + 8 + sub / 2) * LANE_ROWS, LANE_ROWS);
-                        pairs(line, &x, live.clone(), k, (2, 2 * block));
-                    }
-                } else {
-                    let line = sums.line((before + sub) * LANE_ROWS, LANE_ROWS);
-                    line.fill(0);
-                    for (sum, row) in line.iter_mut().zip(live.clone()) {
-                        *sum = i32::from(x.sums[row * n_blocks + block]);
-                    }
+                let whole = kind == ActKind::Block256;
+                let first = if whole { before / 8 * SUM_LINES } else { before };
+                let line = sums.line((first + sub) * LANE_ROWS, LANE_ROWS);
+                pairs(line, &x, live.clone(), k, (1, 2 * block));
+                if whole && sub % 2 == 0 {
+                    let line = sums.line((first + 8 + sub / 2) * LANE_ROWS, LANE_ROWS);
+                    pairs(line, &x, live.clone(), k, (2, 2 * block));
                 }
                 if block % per == 0 {
                     let line = ds.line((before + sub) / per * LANE_ROWS, LANE_ROWS);

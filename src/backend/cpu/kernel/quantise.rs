@@ -1,5 +1,5 @@
-//! Activations to bytes. A row becomes blocks of 256 (with the sum of every 16) or 32 (with the sum
-//! of the block): x ~ d * q, q in -127..=127, d = max |x| / 127.
+//! Activations to bytes. A row becomes blocks of 256 or 32, with the sums of every 16 and every 32:
+//! x ~ d * q, q in -127..=127, d = max |x| / 127.
 //!
 //! A block with NaN or infinity gets d = NaN, which reaches every output that it touches.
 
@@ -12,7 +12,7 @@ pub enum ActKind {
     Float,
     /// Bytes with a scale for every 32.
     Block32,
-    /// Bytes with a scale for every 256 and sums for every 16.
+    /// Bytes with a scale for every 256.
     Block256,
 }
 
@@ -26,15 +26,9 @@ impl ActKind {
             ActKind::Block256 => 256,
         }
     }
-
-    /// Values under one sum.
-    #[must_use]
-    pub fn sum(self) -> usize {
-        if self == ActKind::Block256 { 16 } else { 32 }
-    }
 }
 
-/// Quantised rows: `qs [n_rows, k]`, `ds [n_rows, k / block]`, `sums [n_rows, k / sum]`,
+/// Quantised rows: `qs [n_rows, k]`, `ds [n_rows, k / block]`, `sums [n_rows, k / 16]`,
 /// `sums32` and `starts [n_rows, k / 32]`.
 #[derive(Clone, Copy, Debug)]
 pub struct Bytes<'a> {
@@ -42,7 +36,7 @@ pub struct Bytes<'a> {
     pub qs: &'a [i8],
     /// Scales.
     pub ds: &'a [f32],
-    /// Sums of the values.
+    /// Sums of 16 values.
     pub sums: &'a [i16],
     /// Sums of 32.
     pub sums32: &'a [i16],
@@ -58,7 +52,7 @@ impl<'a> Bytes<'a> {
         Bytes {
             qs: &self.qs[part(k)],
             ds: &self.ds[part(k / kind.block())],
-            sums: &self.sums[part(k / kind.sum())],
+            sums: &self.sums[part(k / 16)],
             sums32: &self.sums32[part(k / 32)],
             starts: &self.starts[part(k / 32)],
         }
@@ -75,7 +69,7 @@ pub struct QuantiseRow<'a> {
     pub qs: &'a mut [i8],
     /// One a block.
     pub ds: &'a mut [f32],
-    /// One a sum.
+    /// One for every 16.
     pub sums: &'a mut [i16],
     /// One for every 32.
     pub sums32: &'a mut [i16],
@@ -88,18 +82,18 @@ impl Kernel for QuantiseRow<'_> {
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        let (block, sum) = (self.kind.block(), self.kind.sum());
+        let block = self.kind.block();
         let blocks = self.x.chunks_exact(block).zip(self.qs.chunks_exact_mut(block));
-        let outs = self.ds.iter_mut().zip(self.sums.chunks_exact_mut(block / sum));
+        let outs = self.ds.iter_mut().zip(self.sums.chunks_exact_mut(block / 16));
         for ((x, qs), (d, sums)) in blocks.zip(outs) {
             *d = quantise_block(s, x, qs);
-            for (qs, out) in qs.chunks_exact(sum).zip(sums) {
+            for (qs, out) in qs.as_chunks::<16>().0.iter().zip(sums) {
                 *out = qs.iter().map(|q| i16::from(*q)).sum();
             }
         }
         let outs = self.sums32.iter_mut().zip(self.starts);
-        for ((out, start), sums) in outs.zip(self.sums.chunks_exact(32 / sum)) {
-            *out = sums.iter().sum();
+        for ((out, start), [a, b]) in outs.zip(self.sums.as_chunks().0) {
+            *out = a + b;
             *start = -8 * i32::from(*out);
         }
     }

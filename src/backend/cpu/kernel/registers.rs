@@ -20,8 +20,15 @@ pub trait Dot256: Type256 {
 pub trait Dot32: Type32 {
     /// Subtracted from every code.
     const OFFSET: u8;
-    /// The codes of two blocks.
-    fn codes<S: Wide>(s: S, a: &[u8], b: &[u8]) -> S::B;
+    /// Values 64 `pair` to 64 `pair` + 63 of some blocks as codes; the last 32 may be any.
+    fn codes<S: Wide>(s: S, blocks: &[u8], pair: usize) -> S::B;
+}
+
+/// Two blocks of 32 values; the first again if there is no second.
+#[inline(always)]
+pub(super) fn two<T: Type32>(blocks: &[u8], pair: usize) -> [&[u8]; 2] {
+    let (a, b) = blocks[2 * pair * T::BYTES..].split_at(T::BYTES);
+    [a, if b.is_empty() { a } else { b }]
 }
 
 #[inline(always)]
@@ -197,7 +204,8 @@ impl Dot256 for Q3K {
 impl Dot32 for Q40 {
     const OFFSET: u8 = 8;
     #[inline(always)]
-    fn codes<S: Wide>(s: S, a: &[u8], b: &[u8]) -> S::B {
+    fn codes<S: Wide>(s: S, blocks: &[u8], pair: usize) -> S::B {
+        let [a, b] = two::<Self>(blocks, pair);
         s.nibbles(bytes(a, 2), bytes(b, 2))
     }
 }
@@ -205,7 +213,8 @@ impl Dot32 for Q40 {
 impl Dot32 for Q41 {
     const OFFSET: u8 = 0;
     #[inline(always)]
-    fn codes<S: Wide>(s: S, a: &[u8], b: &[u8]) -> S::B {
+    fn codes<S: Wide>(s: S, blocks: &[u8], pair: usize) -> S::B {
+        let [a, b] = two::<Self>(blocks, pair);
         s.nibbles(bytes(a, 4), bytes(b, 4))
     }
 }
@@ -220,7 +229,8 @@ fn fives<S: Wide>(s: S, nibbles: S::B, a: [u8; 4], b: [u8; 4]) -> S::B {
 impl Dot32 for Q50 {
     const OFFSET: u8 = 16;
     #[inline(always)]
-    fn codes<S: Wide>(s: S, a: &[u8], b: &[u8]) -> S::B {
+    fn codes<S: Wide>(s: S, blocks: &[u8], pair: usize) -> S::B {
+        let [a, b] = two::<Self>(blocks, pair);
         let nibbles = s.nibbles(bytes(a, 6), bytes(b, 6));
         fives(s, nibbles, *bytes(a, 2), *bytes(b, 2))
     }
@@ -229,7 +239,8 @@ impl Dot32 for Q50 {
 impl Dot32 for Q51 {
     const OFFSET: u8 = 0;
     #[inline(always)]
-    fn codes<S: Wide>(s: S, a: &[u8], b: &[u8]) -> S::B {
+    fn codes<S: Wide>(s: S, blocks: &[u8], pair: usize) -> S::B {
+        let [a, b] = two::<Self>(blocks, pair);
         let nibbles = s.nibbles(bytes(a, 8), bytes(b, 8));
         fives(s, nibbles, *bytes(a, 4), *bytes(b, 4))
     }
@@ -238,7 +249,8 @@ impl Dot32 for Q51 {
 impl Dot32 for Q80 {
     const OFFSET: u8 = 128;
     #[inline(always)]
-    fn codes<S: Wide>(s: S, a: &[u8], b: &[u8]) -> S::B {
+    fn codes<S: Wide>(s: S, blocks: &[u8], pair: usize) -> S::B {
+        let [a, b] = two::<Self>(blocks, pair);
         s.flip_sign(s.join(bytes(a, 2), bytes(b, 2)))
     }
 }

@@ -1,7 +1,7 @@
 //! The types of `unpack_grid` in registers.
 
 use super::super::simd::wide::Wide;
-use super::registers::{Dot32, Dot256, IN_ORDER, PLANE_HALVES, bytes, half};
+use super::registers::{Dot32, Dot256, IN_ORDER, PLANE_HALVES, bytes, half, two};
 use super::unpack_grid::{
     FP4_CODES, Grid, Gridded, IQ4_CODES, IQ4NL, IQ4XS, MXFP4, Q8K, TQ20, iq4_scales,
 };
@@ -93,7 +93,8 @@ impl Dot256 for IQ4XS {
 impl Dot32 for IQ4NL {
     const OFFSET: u8 = 128;
     #[inline(always)]
-    fn codes<S: Wide>(s: S, a: &[u8], b: &[u8]) -> S::B {
+    fn codes<S: Wide>(s: S, blocks: &[u8], pair: usize) -> S::B {
+        let [a, b] = two::<Self>(blocks, pair);
         s.look_up(&IQ4_CODES, s.nibbles(bytes(a, 2), bytes(b, 2)))
     }
 }
@@ -101,7 +102,8 @@ impl Dot32 for IQ4NL {
 impl Dot32 for MXFP4 {
     const OFFSET: u8 = 16;
     #[inline(always)]
-    fn codes<S: Wide>(s: S, a: &[u8], b: &[u8]) -> S::B {
+    fn codes<S: Wide>(s: S, blocks: &[u8], pair: usize) -> S::B {
+        let [a, b] = two::<Self>(blocks, pair);
         s.look_up(&FP4_CODES, s.nibbles(bytes(a, 1), bytes(b, 1)))
     }
 }

@@ -29,7 +29,7 @@ impl Block256 {
         Block256 { codes: [0; 256], scales: [0; 16], mins: [0; 16], d: 0.0, dmin: 0.0 };
 }
 
-/// Signed codes and scales of a 32-value block.
+/// Signed codes and factors of 32 values.
 #[repr(C, align(32))]
 #[derive(Clone, Debug)]
 pub struct Block32 {
@@ -37,7 +37,7 @@ pub struct Block32 {
     pub codes: [i8; 32],
     /// Factor on codes.
     pub d: f32,
-    /// Added to every value.
+    /// Added to every value, or the factor on codes from 16 on.
     pub m: f32,
 }
 
@@ -62,21 +62,25 @@ pub trait Type256: 'static {
     fn unpack<S: Simd>(s: S, block: &[u8], out: &mut Block256);
 }
 
-/// A type with 32-value blocks.
+/// A type with 32-value blocks, or with blocks of several parts of 32 values.
 pub trait Type32: 'static {
     /// Bytes of a block.
     const BYTES: usize;
+    /// Parts of a block.
+    const PARTS: usize = 1;
     /// Whether blocks have an `m`.
-    const MIN: bool;
+    const MIN: bool = false;
+    /// Whether both halves of a part have a factor of their own.
+    const HALVES: bool = false;
     /// Name in kernels' names.
     const NAME: &'static str;
-    /// Factor on codes.
+    /// `d` and `m` of a part.
     #[inline(always)]
-    fn d<S: Simd>(s: S, block: &[u8]) -> f32 {
-        half_at(s, block, 0)
+    fn d_and_m<S: Simd>(s: S, block: &[u8], _part: usize) -> [f32; 2] {
+        [half_at(s, block, 0), if Self::MIN { half_at(s, block, 2) } else { 0.0 }]
     }
-    /// Takes a block of `BYTES` bytes apart.
-    fn unpack<S: Simd>(s: S, block: &[u8], out: &mut Block32);
+    /// Takes a part of a block of `BYTES` bytes apart: codes - offset.
+    fn unpack(block: &[u8], part: usize, codes: &mut [i8; 32]);
 }
 
 /// The f16 at a place of a block.
@@ -249,13 +253,11 @@ fn nibbles(qs: &[u8], high: [u8; 4], offset: i8, codes: &mut [i8; 32]) {
 pub struct Q40;
 impl Type32 for Q40 {
     const BYTES: usize = 18;
-    const MIN: bool = false;
     const NAME: &'static str = "q4_0";
     #[inline(always)]
-    fn unpack<S: Simd>(s: S, b: &[u8], out: &mut Block32) {
+    fn unpack(b: &[u8], _: usize, codes: &mut [i8; 32]) {
         let b: &[u8; 18] = b.first_chunk().unwrap_or(&[0; 18]);
-        out.d = half_at(s, b, 0);
-        nibbles(&b[2..], [0; 4], 8, &mut out.codes);
+        nibbles(&b[2..], [0; 4], 8, codes);
     }
 }
 
@@ -266,10 +268,9 @@ impl Type32 for Q41 {
     const MIN: bool = true;
     const NAME: &'static str = "q4_1";
     #[inline(always)]
-    fn unpack<S: Simd>(s: S, b: &[u8], out: &mut Block32) {
+    fn unpack(b: &[u8], _: usize, codes: &mut [i8; 32]) {
         let b: &[u8; 20] = b.first_chunk().unwrap_or(&[0; 20]);
-        (out.d, out.m) = (half_at(s, b, 0), half_at(s, b, 2));
-        nibbles(&b[4..], [0; 4], 0, &mut out.codes);
+        nibbles(&b[4..], [0; 4], 0, codes);
     }
 }
 
@@ -277,13 +278,11 @@ impl Type32 for Q41 {
 pub struct Q50;
 impl Type32 for Q50 {
     const BYTES: usize = 22;
-    const MIN: bool = false;
     const NAME: &'static str = "q5_0";
     #[inline(always)]
-    fn unpack<S: Simd>(s: S, b: &[u8], out: &mut Block32) {
+    fn unpack(b: &[u8], _: usize, codes: &mut [i8; 32]) {
         let b: &[u8; 22] = b.first_chunk().unwrap_or(&[0; 22]);
-        out.d = half_at(s, b, 0);
-        nibbles(&b[6..], [b[2], b[3], b[4], b[5]], 16, &mut out.codes);
+        nibbles(&b[6..], [b[2], b[3], b[4], b[5]], 16, codes);
     }
 }
 
@@ -294,10 +293,9 @@ impl Type32 for Q51 {
     const MIN: bool = true;
     const NAME: &'static str = "q5_1";
     #[inline(always)]
-    fn unpack<S: Simd>(s: S, b: &[u8], out: &mut Block32) {
+    fn unpack(b: &[u8], _: usize, codes: &mut [i8; 32]) {
         let b: &[u8; 24] = b.first_chunk().unwrap_or(&[0; 24]);
-        (out.d, out.m) = (half_at(s, b, 0), half_at(s, b, 2));
-        nibbles(&b[8..], [b[4], b[5], b[6], b[7]], 0, &mut out.codes);
+        nibbles(&b[8..], [b[4], b[5], b[6], b[7]], 0, codes);
     }
 }
 
@@ -305,14 +303,12 @@ impl Type32 for Q51 {
 pub struct Q80;
 impl Type32 for Q80 {
     const BYTES: usize = 34;
-    const MIN: bool = false;
     const NAME: &'static str = "q8_0";
     #[inline(always)]
-    fn unpack<S: Simd>(s: S, b: &[u8], out: &mut Block32) {
+    fn unpack(b: &[u8], _: usize, codes: &mut [i8; 32]) {
         let b: &[u8; 34] = b.first_chunk().unwrap_or(&[0; 34]);
-        out.d = half_at(s, b, 0);
         for i in 0..32 {
-            out.codes[i] = b[2 + i].cast_signed();
+            codes[i] = b[2 + i].cast_signed();
         }
     }
 }

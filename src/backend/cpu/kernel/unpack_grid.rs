@@ -3,7 +3,7 @@
 //! Which bits are what stands in `quant`.
 
 use super::super::simd::Simd;
-use super::unpack::{Block32, Block256, Type32, Type256, half_at};
+use super::unpack::{Block256, Type32, Type256, half_at};
 use crate::quant::fp4::{E2M1_DOUBLED, e8m0_half};
 use crate::quant::grids;
 use crate::quant::iq::{IQ4_VALUES, Iq1M};
@@ -437,12 +437,10 @@ fn looked_up(qs: &[u8], (table, offset): (&[u8; 16], u8), out: &mut [i8; 32]) {
 pub struct IQ4NL;
 impl Type32 for IQ4NL {
     const BYTES: usize = 18;
-    const MIN: bool = false;
     const NAME: &'static str = "iq4_nl";
     #[inline(always)]
-    fn unpack<S: Simd>(s: S, b: &[u8], out: &mut Block32) {
-        out.d = Self::d(s, b);
-        looked_up(&b[2..18], (&IQ4_CODES, 128), &mut out.codes);
+    fn unpack(b: &[u8], _: usize, codes: &mut [i8; 32]) {
+        looked_up(&b[2..18], (&IQ4_CODES, 128), codes);
     }
 }
 
@@ -450,15 +448,13 @@ impl Type32 for IQ4NL {
 pub struct MXFP4;
 impl Type32 for MXFP4 {
     const BYTES: usize = 17;
-    const MIN: bool = false;
     const NAME: &'static str = "mxfp4";
     #[inline(always)]
-    fn d<S: Simd>(_: S, b: &[u8]) -> f32 {
-        e8m0_half(b[0])
+    fn d_and_m<S: Simd>(_: S, b: &[u8], _: usize) -> [f32; 2] {
+        [e8m0_half(b[0]), 0.0]
     }
     #[inline(always)]
-    fn unpack<S: Simd>(s: S, b: &[u8], out: &mut Block32) {
-        out.d = Self::d(s, b);
-        looked_up(&b[1..17], (&FP4_CODES, 16), &mut out.codes);
+    fn unpack(b: &[u8], _: usize, codes: &mut [i8; 32]) {
+        looked_up(&b[1..17], (&FP4_CODES, 16), codes);
     }
 }
