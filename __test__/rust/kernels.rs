@@ -290,7 +290,8 @@ fn every_row_count_to_17_gives_the_portable_bits_on_every_tier() {
 fn one_batch_row_of_any_length_gives_the_portable_bits() {
     let portable = Tier::by_name("portable").unwrap();
     let parts = [TensorType::NVFP4, TensorType::Q2_0, TensorType::Q1_0];
-    let others = [TensorType::IQ4_XS, TensorType::IQ3_S, TensorType::TQ2_0];
+    let ternary = [TensorType::TQ1_0, TensorType::TQ2_0, TensorType::IQ1_M];
+    let others = [TensorType::IQ4_XS, TensorType::IQ3_S].into_iter().chain(ternary);
     let all = [TensorType::Q6_K, TensorType::Q4_K, TensorType::Q8_0].into_iter();
     for kind in all.chain(others).chain(parts) {
         for (rows, blocks) in [(33, 8), (20, 22), (17, 64), (5, 65), (16, 1), (1, 43)] {

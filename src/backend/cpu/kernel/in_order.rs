@@ -7,8 +7,9 @@
 //! ```
 //! A thread reads one stream, line after line, which the hardware follows by itself. Cycles a block
 //! out of L2 on Zen 4, for 1, 2, 4 batch rows: Q6_K 23 (25 in `lanes`), 32, 56; IQ4_XS 18, 26, 47;
-//! TQ2_0 11, 17, 35; IQ2_XXS 28, 39, 59; IQ2_XS 33, 43, 64; IQ2_S 50, 60, 80; IQ3_XXS 37, 52, 74;
-//! IQ3_S 49, 64, 82. Out of memory Q6_K has 89 to 93 % of the read limit at 35 GB/s (81 to 84 in
+//! TQ2_0 11, 17, 35; TQ1_0 19, 26, 46; IQ2_XXS 28, 39, 59; IQ2_XS 33, 43, 64; IQ2_S 50, 60, 80;
+//! IQ3_XXS 37, 52, 74; IQ3_S 49, 64, 82; IQ1_S and IQ1_M 49, 57, 78. So three rows go as four, but
+//! two not. Out of memory Q6_K has 89 to 93 % of the read limit at 35 GB/s (81 to 84 in
 //! `lanes`), 89 % at 60 (82). Asking for lines ahead changes nothing, but touching any line of the
 //! next blocks early costs a third: so d is read last.
 //!
@@ -46,6 +47,11 @@ pub trait Ordered: 'static {
     /// Where its f16 factor lies, and by what that is multiplied.
     const FACTOR: (usize, f32);
 
+    /// Its factor as it lies there.
+    #[inline(always)]
+    fn factor(block: &[u8]) -> [u8; 2] {
+        *bytes(block, Self::FACTOR.0)
+    }
     /// What a block's words are in a grid, if the type has one.
     #[inline(always)]
     fn indices<S: InOrder>(s: S, _: &[u8]) -> [S::B; 2] {
@@ -115,7 +121,7 @@ struct Block {
     less: [[i32; 16]; 4],
 }
 
-/// Weight rows `[width of out, k]` times N batch rows; k is at most 256 [`BLOCKS_MAX`].
+/// Weight rows `[width of out, k]` times up to N batch rows; k is at most 256 [`BLOCKS_MAX`].
 pub struct InRows<'a, 'b, T, const N: usize> {
     /// Weight rows.
     pub weights: &'a [u8],
@@ -123,8 +129,8 @@ pub struct InRows<'a, 'b, T, const N: usize> {
     pub k: usize,
     /// All batch rows.
     pub x: Bytes<'a>,
-    /// The first of N batch rows.
-    pub first: usize,
+    /// The first batch row, and how many there are.
+    pub rows: (usize, usize),
     /// Where to: `[batch rows, weight rows]`.
     pub out: &'a mut Stripe<'b>,
     /// The type.
@@ -136,10 +142,12 @@ impl<T: Ordered, const N: usize> InOrderKernel for InRows<'_, '_, T, N> {
     fn run<S: InOrder>(self, s: S) {
         let (n, width) = (self.k / 256, self.out.width());
         assert!(n > 0 && n <= BLOCKS_MAX && self.weights.len() == width * n * T::BYTES);
+        assert!((1..=N).contains(&self.rows.1));
         let mut room = [[const { MaybeUninit::<Block>::uninit() }; ROOM]; N];
         let mut x = [&[][..]; N];
         for (i, (room, x)) in room.iter_mut().zip(&mut x).enumerate() {
-            *x = prepared::<S, T>(s, self.x, (self.first + i) * n, &mut room[..n + 15]);
+            let row = self.rows.0 + i.min(self.rows.1 - 1);
+            *x = prepared::<S, T>(s, self.x, row * n, &mut room[..n + 15]);
         }
         let mut values = [[[0.0; 16]; BLOCKS_MAX]; N];
         for (t, tile) in self.weights.chunks(ROWS * n * T::BYTES).enumerate() {
@@ -162,9 +170,10 @@ impl<T: Ordered, const N: usize> InOrderKernel for InRows<'_, '_, T, N> {
                 }
             }
             let columns = ROWS * t..width.min(ROWS * (t + 1));
-            for (i, values) in values.iter().enumerate() {
-                let ds = &self.x.ds[(self.first + i) * n..][..n];
-                let out = &mut self.out.row(self.first + i)[columns.clone()];
+            for (i, values) in values.iter().enumerate().take(self.rows.1) {
+                let row = self.rows.0 + i;
+                let ds = &self.x.ds[row * n..][..n];
+                let out = &mut self.out.row(row)[columns.clone()];
                 add(values.as_flattened(), ds, out);
             }
         }
@@ -264,7 +273,7 @@ fn sixteen<S: InOrder, T: Ordered, const N: usize>(
 fn factors<S: InOrder, T: Ordered>(s: S, blocks: &[u8]) -> S::F {
     let mut d = [0; 32];
     for (d, block) in d.as_chunks_mut().0.iter_mut().zip(blocks.chunks_exact(T::BYTES)) {
-        *d = *bytes::<2>(block, T::FACTOR.0);
+        *d = T::factor(block);
     }
     s.mul(s.load_f16(&d), s.splat(T::FACTOR.1))
 }

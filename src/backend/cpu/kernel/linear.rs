@@ -235,7 +235,7 @@ fn in_order<T: Ordered>(tier: Tier, x: Bytes<'_>, args: &mut Args<'_, '_>) -> bo
     while first < n && args.packed.is_none() && args.k <= 256 * BLOCKS_MAX {
         let done = match n - first {
             1 => in_order_of::<T, 1>(tier, x, args, first),
-            2 | 3 => in_order_of::<T, 2>(tier, x, args, first),
+            2 => in_order_of::<T, 2>(tier, x, args, first),
             _ => in_order_of::<T, 4>(tier, x, args, first),
         };
         let Some(count) = done else { return false };
@@ -244,15 +244,17 @@ fn in_order<T: Ordered>(tier: Tier, x: Bytes<'_>, args: &mut Args<'_, '_>) -> bo
     first == n
 }
 
-/// N rows from `first` on; how many, if this tier can.
+/// Up to N rows from `first` on; how many, if this tier can.
 fn in_order_of<T: Ordered, const N: usize>(
     tier: Tier,
     x: Bytes<'_>,
     args: &mut Args<'_, '_>,
     first: usize,
 ) -> Option<usize> {
+    let count = N.min(args.out.n_rows() - first);
     let (weights, k, out, life) = (args.weights, args.k, &mut *args.out, PhantomData::<T>);
-    tier.call_in_order(InRows::<T, N> { weights, k, x, first, out, life }).then_some(N)
+    let rows = (first, count);
+    tier.call_in_order(InRows::<T, N> { weights, k, x, rows, out, life }).then_some(count)
 }
 
 /// Few rows in tiles, more too if they are not packed; `false` if this tier has no such kernel.

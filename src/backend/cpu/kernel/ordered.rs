@@ -4,7 +4,7 @@ use super::super::simd::in_order::InOrder;
 use super::in_order::{Ordered, Sums, Taken};
 use super::registers::{Dot256, bytes};
 use super::unpack::Q6K;
-use super::unpack_grid::{IQ4_CODES, IQ4XS, TQ20};
+use super::unpack_grid::{Gridded, IQ4_CODES, IQ4XS, TQ10, TQ20};
 
 /// Places of vectors whose halves are 32 values from these on.
 const fn halves(at: [[usize; 2]; 4]) -> [[u8; 64]; 4] {
@@ -84,6 +84,93 @@ impl Ordered for TQ20 {
     #[inline(always)]
     fn take<S: InOrder>(s: S, block: &[u8], _: [S::B; 2]) -> Taken<S> {
         Taken::new(s, <TQ20 as Dot256>::codes(s, block))
+    }
+}
+
+/// Digits of a byte of TQ1_0 from `first` on, two bits each.
+const fn digits(first: usize, count: usize) -> [u8; 256] {
+    const POWERS: [usize; 5] = [1, 3, 9, 27, 81];
+    let (mut out, mut i) = ([0; 256], 0);
+    while i < 256 * count {
+        let (byte, digit) = (i / count, i % count);
+        let part = byte * POWERS[first + digit] % 256;
+        out[byte] |= ((part * 3) >> 8 << (2 * digit)) as u8;
+        i += 1;
+    }
+    out
+}
+
+static FIRST_DIGITS: [u8; 256] = digits(0, 4);
+static LAST_DIGITS: [u8; 256] = digits(4, 1);
+
+/// In a vector of the first 32 bytes of TQ1_0 and then 32 from byte 20 on, twelve come a second
+/// time: from here on. There the fifth digits of 48 bytes find room, four by four.
+const SPARE: usize = 32;
+
+/// Which four bytes of that vector have their fifth digits in the spare byte `i`.
+const fn spared(i: usize) -> usize {
+    if i < 8 { i } else { i + 3 }
+}
+
+impl Ordered for Gridded<TQ10> {
+    const BYTES: usize = 54;
+    const PLACES: &'static [[u8; 64]; 4] = &{
+        let (mut out, mut i) = ([[0; 64]; 4], 0);
+        while i < 256 {
+            let (digit, at) = (i / 64, i % 64);
+            out[digit][at] = match at {
+                0..SPARE => 32 * digit + at,
+                SPARE..40 => 128 + 4 * spared(at - SPARE) + digit,
+                40..44 => 224 + 4 * spared(at - SPARE) + digit - 44,
+                44..60 => 160 + 16 * digit + at - 44,
+                _ => 240 + 4 * digit + at - 60,
+            } as u8;
+            i += 1;
+        }
+        out
+    };
+    const OFFSET: u8 = 1;
+    const SUMS: Sums = Sums::One;
+    const FACTOR: (usize, f32) = (52, 1.0);
+
+    #[inline(always)]
+    fn take<S: InOrder>(s: S, block: &[u8], _: [S::B; 2]) -> Taken<S> {
+        // The low byte of the sum of four, or a byte that is 0.
+        const FIFTHS: [u8; 64] = {
+            let (mut out, mut i) = ([1; 64], 0);
+            while i < 12 {
+                out[SPARE + i] = 4 * spared(i) as u8;
+                i += 1;
+            }
+            out
+        };
+        const OTHERS: [u8; 64] = {
+            let (mut out, mut i) = ([255; 64], 0);
+            while i < 12 {
+                out[SPARE + i] = 0;
+                i += 1;
+            }
+            out
+        };
+        const TIMES: [i8; 64] = {
+            let (mut out, mut i) = ([0; 64], 0);
+            while i < 64 {
+                out[i] = 1 << (i % 4 * 2);
+                i += 1;
+            }
+            out
+        };
+        let v = s.join(bytes(block, 0), bytes(block, 20));
+        let last = s.look_up_256(&LAST_DIGITS, v);
+        let last = s.as_b(s.dot_quads::<0>(s.zero_i(), last, s.load_x(&TIMES)));
+        let first = s.and_b(s.look_up_256(&FIRST_DIGITS, v), s.load_b(&OTHERS));
+        let q = s.or_b(first, s.pick(last, &FIFTHS));
+        let (mask, mut codes) =
+            (s.splat_b(3), [q, s.shr_b::<2>(q), s.shr_b::<4>(q), s.shr_b::<6>(q)]);
+        for codes in &mut codes {
+            *codes = s.and_b(*codes, mask);
+        }
+        Taken::new(s, codes)
     }
 }
 

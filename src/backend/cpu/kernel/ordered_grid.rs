@@ -1,19 +1,19 @@
-//! Types whose codes stand for vectors of a grid (IQ2, IQ3), in the order of memory. A grid's
+//! Types whose codes stand for vectors of a grid (IQ1 to IQ3), in the order of memory. A grid's
 //! vectors are words of digits, looked up 32 at a time in registers; digits become values one plane
 //! after the other.
 //!
 //! ```text
-//! IQ2: word i = 8 digits of 2 bits, values 8 i on; plane p of 4: digits p and 4 + p of each word
-//! IQ3: word i = 4 digits of 3 bits, values 4 i on; plane p of 2: digits p and 2 + p of each word
+//! IQ1, IQ2: word i = 8 digits of 2 bits, values 8 i on; plane p of 4: digits p, 4 + p of each
+//! IQ3:      word i = 4 digits of 3 bits, values 4 i on; plane p of 2: digits p, 2 + p of each
 //! ```
 //! On Zen 4 a look-up of 32 words out of 64 takes one cycle, a gather of 8 vectors out of memory
-//! takes 9.
+//! takes 9. IQ1's grid, of which that would be 32, is read word by word: in 25.
 
 use super::super::simd::in_order::InOrder;
 use super::in_order::{Ordered, Sums, Taken};
 use super::ordered::{repeated, steps};
 use super::registers::bytes;
-use super::unpack_grid::{Gridded, IQ2S, IQ2XS, IQ2XXS, IQ3S, IQ3XXS};
+use super::unpack_grid::{Gridded, IQ1M, IQ1S, IQ2S, IQ2XS, IQ2XXS, IQ3S, IQ3XXS};
 use crate::quant::grids;
 
 /// Where digit `i` of a word of `count` begins: half of them are in each byte, without a gap.
@@ -88,6 +88,16 @@ static WORDS_IQ2_XS: [[u16; 32]; 16] = words(&grids::IQ2_XS, [8, 25, 43]);
 static WORDS_IQ2_S: [[u16; 32]; 32] = words(&grids::IQ2_S, [8, 25, 43]);
 static WORDS_IQ3_XXS: [[u16; 32]; 8] = words(&grids::IQ3_XXS, MAGNITUDES_XXS);
 static WORDS_IQ3_S: [[u16; 32]; 16] = words(&grids::IQ3_S, MAGNITUDES_S);
+/// Eight words more lie before and behind them.
+static WORDS_IQ1: [u16; 2064] = {
+    const WORDS: [[u16; 32]; 64] = words(&grids::IQ1, [0, 1, 2]);
+    let (mut out, mut i) = ([0; 2064], 0);
+    while i < 2048 {
+        out[8 + i] = WORDS[i / 32][i % 32];
+        i += 1;
+    }
+    out
+};
 const MAGNITUDES_XXS: [u8; 8] = [4, 12, 20, 28, 36, 44, 52, 62];
 const MAGNITUDES_S: [u8; 8] = [1, 3, 5, 7, 9, 11, 13, 15];
 
@@ -174,6 +184,119 @@ fn signed_2<S: InOrder>(s: S, taken: &Taken<S>, i: usize, x: S::B) -> S::B {
 #[inline(always)]
 fn signed_3<S: InOrder>(s: S, taken: &Taken<S>, i: usize, x: S::B) -> S::B {
     s.negate_where(x, taken.signs[i / 2], &BITS_3[i % 2])
+}
+
+/// Indices of IQ1: eight bits, and three more out of two bytes for each four, from these bits on in
+/// their upper bytes.
+#[inline(always)]
+fn elevens<S: InOrder>(s: S, low: &[u8; 32], high: &[u8; 16], from: &[u8; 64]) -> [S::B; 2] {
+    let high = s.bits_from(own(s, high), from);
+    [s.or_b(s.widen(low), s.and_b(high, s.as_b(s.splat_i(0x0700_0700)))); 2]
+}
+
+/// Words of two blocks of one vector of indices each, out of 2048.
+#[inline(always)]
+fn look_up_large<S: InOrder>(s: S, [[a, _], [b, _]]: [[S::B; 2]; 2]) -> [[S::B; 2]; 2] {
+    [[s.look_up_2048(&WORDS_IQ1, a); 2], [s.look_up_2048(&WORDS_IQ1, b); 2]]
+}
+
+/// A number of two bytes in each eight.
+#[inline(always)]
+fn own<S: InOrder>(s: S, numbers: &[u8; 16]) -> S::B {
+    const OWN: [u8; 64] = {
+        let (mut out, mut i) = ([0; 64], 0);
+        while i < 64 {
+            out[i] = (i / 8 * 2 + i % 2) as u8;
+            i += 1;
+        }
+        out
+    };
+    s.pick(s.splat_16(numbers), &OWN)
+}
+
+/// Planes of words of IQ1: 8 x digit, 2 more unless delta is subtracted.
+#[inline(always)]
+fn eights<S: InOrder>(s: S, w: S::B, minus: S::B, scales: S::B) -> Taken<S> {
+    let (mask, two) = (s.splat_b(24), s.splat_b(2));
+    let delta = s.sub_b(two, s.and_b(minus, two));
+    let mut codes = [s.shl_b::<3>(w), s.shl_b::<1>(w), s.shr_b::<1>(w), s.shr_b::<3>(w)];
+    for codes in &mut codes {
+        *codes = s.or_b(s.and_b(*codes, mask), delta);
+    }
+    let mut taken = Taken::new(s, codes);
+    let scales = s.and_b(scales, s.as_b(s.splat_i(14)));
+    taken.scales[0] = s.or_b(scales, s.as_b(s.splat_i(1)));
+    taken
+}
+
+/// Bytes 2 j and 2 j + 1 of each eight: `from` and `step` j.
+const fn by_word(from: usize, step: usize) -> [u8; 64] {
+    let (mut out, mut i) = ([0; 64], 0);
+    while i < 64 {
+        out[i] = (from + i % 8 / 2 * step) as u8;
+        i += 1;
+    }
+    out
+}
+
+impl Ordered for Gridded<IQ1S> {
+    const BYTES: usize = 50;
+    const PLACES: &'static [[u8; 64]; 4] = &PLACES_2;
+    const OFFSET: u8 = 9;
+    const SUMS: Sums = Sums::Fours(1);
+    const FACTOR: (usize, f32) = (0, 0.125);
+
+    #[inline(always)]
+    fn indices<S: InOrder>(s: S, block: &[u8]) -> [S::B; 2] {
+        elevens(s, bytes(block, 2), bytes(block, 34), &by_word(0, 3))
+    }
+    #[inline(always)]
+    fn look_up<S: InOrder>(s: S, indices: [[S::B; 2]; 2]) -> [[S::B; 2]; 2] {
+        look_up_large(s, indices)
+    }
+    #[inline(always)]
+    fn take<S: InOrder>(s: S, block: &[u8], words: [S::B; 2]) -> Taken<S> {
+        let high = own(s, bytes(block, 34));
+        eights(s, words[0], s.bits_from(high, &[14; 64]), s.bits_from(high, &[11; 64]))
+    }
+}
+
+impl Ordered for Gridded<IQ1M> {
+    const BYTES: usize = 56;
+    const PLACES: &'static [[u8; 64]; 4] = &PLACES_2;
+    const OFFSET: u8 = 9;
+    const SUMS: Sums = Sums::Fours(1);
+    const FACTOR: (usize, f32) = (48, 0.125);
+
+    #[inline(always)]
+    fn factor(block: &[u8]) -> [u8; 2] {
+        let words = u64::from_le_bytes(*bytes(block, 48));
+        let low = words >> 12 & 15 | words >> 24 & 0xf0;
+        [low as u8, (words >> 44 & 15 | words >> 56 & 0xf0) as u8]
+    }
+    #[inline(always)]
+    fn indices<S: InOrder>(s: S, block: &[u8]) -> [S::B; 2] {
+        elevens(s, bytes(block, 0), bytes(block, 32), &by_word(0, 4))
+    }
+    #[inline(always)]
+    fn look_up<S: InOrder>(s: S, indices: [[S::B; 2]; 2]) -> [[S::B; 2]; 2] {
+        look_up_large(s, indices)
+    }
+    #[inline(always)]
+    fn take<S: InOrder>(s: S, block: &[u8], words: [S::B; 2]) -> Taken<S> {
+        // Three bits of each four of a word, from the bit before them.
+        const SCALES: [u8; 64] = {
+            let (mut out, mut i) = ([0; 64], 0);
+            while i < 64 {
+                out[i] = ((i / 16 * 16 + i % 16 / 4 * 3 + 63) % 64) as u8;
+                i += 1;
+            }
+            out
+        };
+        let high = own(s, bytes(block, 32));
+        let scales = s.bits_from(s.splat_8(bytes(block, 48)), &SCALES);
+        eights(s, words[0], s.bits_from(high, &by_word(2, 4)), scales)
+    }
 }
 
 impl Ordered for Gridded<IQ2XXS> {

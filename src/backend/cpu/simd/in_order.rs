@@ -29,6 +29,11 @@ pub trait InOrder: Wide {
     fn look_up_64(self, table: &[u8; 64], v: Self::B) -> Self::B;
     /// What the lower seven bits of each byte stand for.
     fn look_up_128(self, table: &[u8; 128], v: Self::B) -> Self::B;
+    /// What each byte stands for.
+    fn look_up_256(self, table: &[u8; 256], v: Self::B) -> Self::B;
+    /// What the lower eleven bits of each word stand for, in a table with eight words more before
+    /// and behind it.
+    fn look_up_2048(self, table: &[u16; 2064], v: Self::B) -> Self::B;
     /// What the lower 5 + log2 N bits of each word stand for; N is 8, 16 or 32. A table is loaded
     /// once for all K.
     fn look_up_words<const N: usize, const K: usize>(

@@ -100,6 +100,60 @@ unsafe fn eighth<const N: usize, const K: usize>(
     unsafe { choose(fourth(table, at, v, upper), fourth(table, at + 8, v, upper), upper, 2) }
 }
 
+/// Four indices in a general register, where LLVM would take each of them out of v.
+#[inline(always)]
+fn general(four: i64) -> u64 {
+    let mut four = four.cast_unsigned();
+    // SAFETY: nothing happens.
+    unsafe {
+        std::arch::asm!(
+            "/* {0} */",
+            inout(reg) four,
+            options(pure, nomem, nostack, preserves_flags),
+        );
+    }
+    four
+}
+
+/// v with the word of index LANE % 4 of `four` in lane LANE. LLVM would insert words, which takes
+/// two cycles more a word.
+///
+/// # Safety
+/// The CPU has AVX; indices are below 2048.
+#[inline(always)]
+unsafe fn word<const LANE: usize>(v: __m128i, table: &[u16; 2064], four: u64) -> __m128i {
+    let mut v = v;
+    // SAFETY: 16 bytes around the word lie in the table, which has eight words more on both sides.
+    unsafe {
+        std::arch::asm!(
+            "vpblendw {v}, {v}, xmmword ptr [{table} + 2 * {at} + {from}], {lane}",
+            v = inout(xmm_reg) v,
+            table = in(reg) table.as_ptr(),
+            at = in(reg) four >> (16 * (LANE % 4)) & 0xffff,
+            from = const 2 * (8 - LANE),
+            lane = const 1 << LANE,
+            options(pure, readonly, nostack, preserves_flags),
+        );
+    }
+    v
+}
+
+/// Words of eight indices.
+///
+/// # Safety
+/// The CPU has AVX-512; indices are below 2048.
+#[inline(always)]
+unsafe fn eight(table: &[u16; 2064], v: __m128i) -> __m128i {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let (a, b) = (general(_mm_cvtsi128_si64(v)), general(_mm_extract_epi64::<1>(v)));
+        let v = word::<1>(word::<0>(v, table, a), table, a);
+        let v = word::<3>(word::<2>(v, table, a), table, a);
+        let v = word::<5>(word::<4>(v, table, b), table, b);
+        word::<7>(word::<6>(v, table, b), table, b)
+    }
+}
+
 /// Both halves of a table.
 #[inline(always)]
 fn halves_of(table: &[u8; 128]) -> [&[u8; 64]; 2] {
@@ -180,6 +234,35 @@ impl InOrder for Avx512 {
         let [low, high] = halves_of(table);
         // SAFETY: the token proves AVX-512 VBMI.
         unsafe { _mm512_permutex2var_epi8(self.load_b(low), v, self.load_b(high)) }
+    }
+    #[inline(always)]
+    fn look_up_256(self, table: &[u8; 256], v: __m512i) -> __m512i {
+        let [[a, b], [c, d]] =
+            [0, 128].map(|from| halves_of(table[from..].first_chunk().unwrap_or(&[0; 128])));
+        // SAFETY: the token proves AVX-512 VBMI.
+        unsafe {
+            let low = _mm512_permutex2var_epi8(self.load_b(a), v, self.load_b(b));
+            let high = _mm512_permutex2var_epi8(self.load_b(c), v, self.load_b(d));
+            _mm512_mask_mov_epi8(low, _mm512_movepi8_mask(v), high)
+        }
+    }
+    /// Words are read one by one into their places: out of registers, table and all, as
+    /// [`InOrder::look_up_words`] does, these many take as long as all the rest together.
+    #[inline(always)]
+    fn look_up_2048(self, table: &[u16; 2064], v: __m512i) -> __m512i {
+        // SAFETY: the token proves AVX-512; indices have eleven bits.
+        unsafe {
+            let v = _mm512_and_si512(v, _mm512_set1_epi16(2047));
+            let low = _mm256_set_m128i(
+                eight(table, _mm512_extracti32x4_epi32::<1>(v)),
+                eight(table, _mm512_castsi512_si128(v)),
+            );
+            let high = _mm256_set_m128i(
+                eight(table, _mm512_extracti32x4_epi32::<3>(v)),
+                eight(table, _mm512_extracti32x4_epi32::<2>(v)),
+            );
+            _mm512_inserti64x4::<1>(_mm512_castsi256_si512(low), high)
+        }
     }
     #[inline(always)]
     fn look_up_words<const N: usize, const K: usize>(
