@@ -309,7 +309,10 @@ export interface Generation<C, R> extends Promise<R>, AsyncIterable<C>, AsyncDis
   stream(): ReadableStream<C>;
   /** Its answer text as a web stream. */
   textStream(): ReadableStream<string>;
-  /** Ends it; the result says `'cancelled'`, with what there is. */
+  /**
+   * Ends it; the result says `'cancelled'`, with what there is. If it has ended by then, nothing
+   * changes: this is its result, or its failure.
+   */
   cancel(): Promise<R>;
 }
 

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use client::{close, fork, greedy, limits, open, request, run, score, send, until};
 use double::{EOG, N_VOCAB, SHAPE, Shape, expected, letter, logits, start};
+use node_chord::backend::PAGE_TOKENS;
 use node_chord::engine::command::{Cancel, Command, Finish, Generate, Limits, Overflow, StoppedBy};
 use node_chord::engine::queue::EventQueue;
 use node_chord::engine::sampler::Sampling;
@@ -43,6 +44,15 @@ fn answers_are_those_of_an_isolated_run_whatever_the_chunks() {
         let stats = handle.stats();
         assert_eq!((stats.running, stats.queued, stats.kv_used), (0, 0, 0));
         assert_eq!(control.pages.load(Ordering::SeqCst), 0);
+    }
+}
+
+#[test]
+fn what_an_engine_holds_is_told_before_it_has_done_anything() {
+    for kv_pages in [64, 32, 64, 32] {
+        let (handle, _) = start(Shape { kv_pages, ..SHAPE });
+        let stats = handle.stats();
+        assert_eq!((stats.kv_total, stats.kv_used), (kv_pages * PAGE_TOKENS, 0));
     }
 }
 

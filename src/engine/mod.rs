@@ -83,10 +83,10 @@ impl Drop for Owner {
 pub fn start(setup: Setup) -> Result<Handle> {
     let inbox = Arc::new(Inbox::new(setup.max_concurrent.max(1), setup.max_queued));
     let stats = SharedStats::default();
-    let (thread_inbox, thread_stats) = (inbox.clone(), stats.clone());
+    let engine = thread::Engine::new(setup, inbox.clone(), stats.clone());
     let thread = std::thread::Builder::new()
         .name("chord-engine".to_owned())
-        .spawn(move || thread::main(setup, thread_inbox, thread_stats))
+        .spawn(move || thread::main(engine))
         .map_err(|error| Error::internal("starting the engine thread", error))?;
     let thread = Mutex::new(Some(thread));
     Ok(Handle { owner: Arc::new(Owner { inbox, stats, thread }) })

@@ -27,8 +27,8 @@ use crate::plan::Plan;
 
 /// Runs until it is closed. A panic ends every generation with `ERR_INTERNAL` and closes the model;
 /// the process lives.
-pub fn main(setup: Setup, inbox: Arc<Inbox>, stats: SharedStats) {
-    let mut engine = Engine::new(setup, inbox.clone(), stats);
+pub fn main(mut engine: Engine) {
+    let inbox = engine.inbox.clone();
     let reason = match catch_unwind(AssertUnwindSafe(|| engine.run())) {
         Ok(()) => closed("model"),
         Err(panic) => Error::internal("the engine thread", panic_text(panic.as_ref())),
@@ -69,8 +69,9 @@ pub struct Engine {
 }
 
 impl Engine {
-    fn new(setup: Setup, inbox: Arc<Inbox>, stats: SharedStats) -> Self {
-        Engine {
+    /// An engine that has done nothing yet; what it holds is told from here on.
+    pub fn new(setup: Setup, inbox: Arc<Inbox>, stats: SharedStats) -> Self {
+        let engine = Engine {
             pace: Pace::new(setup.chunk, setup.bounds.rows, setup.bounds.streams),
             pool: Pool::new(setup.bounds.kv_pages),
             n_ctx: setup.n_ctx.min(setup.bounds.kv_pages * PAGE_TOKENS),
@@ -91,7 +92,9 @@ impl Engine {
             arrived: 0,
             letters: VecDeque::new(),
             in_pass: false,
-        }
+        };
+        engine.publish();
+        engine
     }
 
     fn run(&mut self) {

@@ -10,16 +10,19 @@ import type { Batch, Source } from './run.js';
 /** Characters of a piece: about a millisecond. */
 const PIECE = 1 << 17;
 
+/** A text as the addon takes it. */
+export type Fed = string | NativeString;
+
 /** Whether a text has to go over in pieces. */
 export function isLong(text: string): boolean {
   return text.length > 2 * PIECE;
 }
 
-/** The text as the addon takes it. */
-export async function feed(text: string): Promise<string | NativeString> {
+/** Hands a text over; no more of it once nobody wants it. */
+export async function feed(text: string, isOver = () => false): Promise<Fed> {
   if (!isLong(text)) return text;
   const whole = new (addon().NativeString)();
-  for (let from = 0; from < text.length;) {
+  for (let from = 0; from < text.length && !isOver();) {
     const end = from + PIECE;
     // A pair of surrogates is not torn apart.
     const torn = (text.charCodeAt(end - 1) & 0xfc00) === 0xd800;
@@ -31,7 +34,10 @@ export async function feed(text: string): Promise<string | NativeString> {
   return whole;
 }
 
-/** A source that exists later; until then it remembers what it was asked for. */
+/**
+ * A source that exists once its text is fed; until then it remembers what it was asked for. `make`
+ * hears whether it was called off meanwhile, and how: then no text can fail any more.
+ */
 export class LateSource<C, R> implements Source<C, R> {
   readonly #real: Promise<Source<C, R>>;
   #known: Source<C, R> | null = null;
@@ -39,12 +45,12 @@ export class LateSource<C, R> implements Source<C, R> {
   #isLifted = false;
   #cancelled: boolean | null = null;
 
-  constructor(real: Promise<Source<C, R>>) {
-    this.#real = real.then((source) => {
+  constructor(text: string, make: (text: Fed, cancelled: boolean | null) => Source<C, R>) {
+    this.#real = feed(text, () => this.#cancelled !== null).then((fed) => {
+      const source = make(fed, this.#cancelled);
       this.#known = source;
       if (this.#demanded > 0) source.demand(this.#demanded);
       if (this.#isLifted) source.lift();
-      if (this.#cancelled !== null) source.cancel(this.#cancelled);
       return source;
     });
     this.#real.catch(() => {}); // `next` tells

@@ -148,6 +148,8 @@ export interface NativeRequest {
   keep: number;
   queueSize: number;
   progress: boolean;
+  /** Called off already, and whether with what there is as the result; null: it is not. */
+  cancelled: boolean | null;
 }
 
 export interface NativeGeneration {

@@ -3,7 +3,7 @@
 import type * as api from '../../index.js';
 import * as is from './check.js';
 import { aborted, calling, closed, invalidArg } from './errors.js';
-import { feed, isLong, LateSource } from './feed.js';
+import { isLong, LateSource } from './feed.js';
 import { begin, type Reading } from './generation.js';
 import { traceGenerate } from './log.js';
 import { forTemplate } from './messages.js';
@@ -122,14 +122,12 @@ function send<C, R>(target: Target, request: NativeRequest, shape: Shape<C, R>):
       throw error;
     }
   }
-  const late = async () => {
-    const long = (await feed(text)) as NativeString;
-    return source(
-      calling(() => target.send({ ...request, text: null }, long)),
+  return new LateSource(text, (long, cancelled) =>
+    source(
+      calling(() => target.send({ ...request, text: null, cancelled }, long as NativeString)),
       shape,
-    );
-  };
-  return new LateSource(late());
+    ),
+  );
 }
 
 function requestOf(read: options.GenerateRead): Omit<NativeRequest, keyof Input> {
@@ -159,6 +157,7 @@ function requestOf(read: options.GenerateRead): Omit<NativeRequest, keyof Input>
     keep: read.keep,
     queueSize: read.queueSize,
     progress: read.onProgress !== undefined,
+    cancelled: null,
   };
 }
 

@@ -249,6 +249,9 @@ impl Drop for Tenant {
     fn drop(&mut self) {
         self.store = None;
         let number = self.number;
+        if leave_alone(number) {
+            return;
+        }
         let leave = move || {
             CLAIMS.lock().retain(|claim| claim.number != number);
             open().settle(Until::within(PATIENCE, None));
@@ -259,6 +262,13 @@ impl Drop for Tenant {
             CLAIMS.lock().retain(|claim| claim.number != number);
         }
     }
+}
+
+/// Ends a promise at once; `false` if there is somebody who may grow, or who holds the ledger.
+fn leave_alone(number: u64) -> bool {
+    let Some(mut claims) = CLAIMS.try_lock() else { return false };
+    claims.retain(|claim| claim.number != number);
+    !claims.iter().any(|claim| claim.share.upgrade().is_some_and(|share| share.is_auto()))
 }
 
 impl Tenant {

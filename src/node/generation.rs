@@ -121,8 +121,12 @@ impl NativeGeneration {
     /// Calls it off; `keep`: with what there is as the result.
     #[napi(catch_unwind)]
     pub fn cancel(&self, keep: bool) {
-        self.call.cancel(if keep { Cancel::Keep } else { Cancel::Reject });
+        self.call.cancel(how(keep));
     }
+}
+
+fn how(keep: bool) -> Cancel {
+    if keep { Cancel::Keep } else { Cancel::Reject }
 }
 
 /// Starts a generation: its prompt becomes tokens, then the engine gets it.
@@ -134,6 +138,7 @@ pub fn start(
     let id = GenerationId(LAST.fetch_add(1, Ordering::Relaxed));
     let events = Arc::new(EventQueue::new(request.queue_size as usize));
     let with_logprobs = request.logprobs.is_some();
+    let cancelled = request.cancelled;
     let session_id = session.as_ref().map(|session| session.id);
     let (prompt, generate) = request.split(id, session_id, events.clone());
     let call = Arc::new(Call {
@@ -145,8 +150,11 @@ pub fn start(
         started: Instant::now(),
         phase: Mutex::new(Phase::Preparing),
     });
-    let work = prepare(engine, call.clone(), prompt, generate);
-    napi::bindgen_prelude::spawn(work);
+    if let Some(keep) = cancelled {
+        call.cancel(how(keep));
+    } else {
+        napi::bindgen_prelude::spawn(prepare(engine, call.clone(), prompt, generate));
+    }
     NativeGeneration { call, with_logprobs }
 }
 

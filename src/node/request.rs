@@ -84,6 +84,8 @@ pub struct NativeRequest {
     pub queue_size: u32,
     /// Whether progress is wanted.
     pub progress: bool,
+    /// Called off already, and whether with what there is as the result; null: it is not.
+    pub cancelled: Option<bool>,
 }
 
 /// What the prompt is made of.
