@@ -109,7 +109,10 @@ export interface LoadOptions extends Task {
   kvType?: KvType | { k: KvType; v: KvType } | undefined;
   /** 1..256. Default `'auto'`: physical cores within the quota. */
   threads?: number | 'auto' | undefined;
-  /** Kernel tier. Default `'auto'`. */
+  /**
+   * Kernel tier, as far as this CPU has it: `'portable'`, `'avx2'`, `'avxvnni'`, `'avx512'`,
+   * `'neon'`, `'dotprod'`, `'i8mm'`. All give the same bits. Default `'auto'`: the fastest.
+   */
   cpu?: string | undefined;
   /** Jinja source instead of the file's chat template. */
   chatTemplate?: string | undefined;
@@ -668,6 +671,7 @@ export interface ErrorDetails {
   ERR_UNSUPPORTED: { feature: string };
   /** It does not fit. */
   ERR_INSUFFICIENT_MEMORY: {
+    /** Which, as the options name it; of `'threads'` the numbers are threads, else bytes. */
     memory: string;
     required: number;
     available: number;

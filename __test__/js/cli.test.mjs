@@ -3,7 +3,8 @@
 import assert from 'node:assert/strict';
 import { spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
-import { existsSync, openSync } from 'node:fs';
+import { existsSync, mkdtempSync, openSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { before, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
@@ -211,9 +212,39 @@ test('diff finds no difference between our backends', () => {
   assert.equal(chord(['diff', MODEL, '--b', 'abacus']).status, 2);
 });
 
+test('diff tells of a weight that is no number, not of a difference', async () => {
+  const folder = mkdtempSync(join(tmpdir(), 'chord-nan-'));
+  const file = join(folder, 'nan.gguf');
+  const { tensors } = await inspect(MODEL);
+  const name = 'blk.1.ffn_norm.weight';
+  const bytes = readFileSync(MODEL);
+  bytes.writeFloatLE(NaN, tensors.find((tensor) => tensor.name === name).offset);
+  writeFileSync(file, bytes);
+  const { status, stdout, stderr } = chord(['diff', file, '--prompt', 'Once']);
+  assert.equal(status, 1, stderr);
+  assert.equal(stderr, '');
+  assert.match(stdout, /NaN in reference.* at token 0: layer 1 ffn_norm.*blk\.1\.ffn_norm\.weight/);
+  assert.doesNotMatch(stdout, /first step that differs/);
+  const report = JSON.parse(chord(['diff', file, '--prompt', 'Once', '--json']).stdout);
+  assert.equal(report.notFinite.value, 'NaN');
+  assert.equal(report.difference, null);
+  rmSync(folder, { recursive: true });
+});
+
+test('bench refuses times and files that make no sense before it begins', () => {
+  for (const seconds of ['0', '-1', '1e9', 'Infinity']) {
+    const { status, stderr } = chord(['bench', MODEL, '--seconds', seconds]);
+    assert.equal(status, 2);
+    assert.match(stderr, /^chord: seconds: expected a number from 1 to 86400, got /);
+  }
+  const { status, stderr } = chord(['bench', MODEL, '--trace', join(MODEL, 'x')]);
+  assert.equal(status, 2);
+  assert.match(stderr, /^chord: trace: expected a file that can be written, got '.*' \(E\w+\)/);
+});
+
 test('Ctrl-C ends a generation with what there is', { skip: WINDOWS }, async () => {
   for (const flags of [[], ['--json']]) {
-    const env = { NODE_CHORD_LOG: 'debug' };
+    const env = { NODE_CHORD_LOG: 'trace' };
     const { child, seen } = started(['run', MODEL, 'Once', ...ENDLESS, ...flags], env);
     while (!/generate \d+ starts/.test(seen.stderr)) await once(child.stderr, 'data');
     if (flags.length === 0) await once(child.stdout, 'data');

@@ -133,7 +133,14 @@ test('a missing addon says what was tried', async () => {
   const { code, stderr } = await script('', { env });
   assert.equal(code, 1);
   assert.match(stderr, /ERR_ADDON/);
-  assert.match(stderr, /no\.node/);
+  assert.match(stderr, /NODE_CHORD_ADDON: expected an addon for .*no\.node/);
+  const other = path.join(folder, 'other.js');
+  fs.writeFileSync(other, 'module.exports = {};');
+  for (const file of [other, folder, MODEL]) {
+    const { stderr } = await script('', { env: { NODE_CHORD_ADDON: file } });
+    assert.match(stderr, /ChordError: NODE_CHORD_ADDON: expected an addon for /, file);
+    assert.match(stderr, /code: 'ERR_ADDON'/, file);
+  }
 });
 
 test('environment variables stand for options, and are checked', async () => {
@@ -147,7 +154,13 @@ test('environment variables stand for options, and are checked', async () => {
   assert.match(await run({ NODE_CHORD_THREADS: 'many' }), /NODE_CHORD_THREADS: expected/);
   assert.match(await run({ NODE_CHORD_THREADS: '0' }), /NODE_CHORD_THREADS: expected/);
   assert.match(await run({ NODE_CHORD_THREADS: '10000' }), /NODE_CHORD_THREADS: expected/);
-  assert.match(await run({ NODE_CHORD_CPU: 'z80' }), /z80/);
+  for (const text of [' ', '1e', '0x', 'Infinity', '1.5', '-1']) {
+    const message = await run({ NODE_CHORD_THREADS: text });
+    assert.match(message, /^NODE_CHORD_THREADS: expected .*, got /);
+    assert.ok(/got '?(.*?)'?$/.exec(message)[1] === text, message);
+  }
+  const tier = /^NODE_CHORD_CPU: expected a tier that this CPU has \('auto', 'portable'.*'z80'$/;
+  assert.match(await run({ NODE_CHORD_CPU: 'z80' }), tier);
   assert.match(await run({ NODE_CHORD_DEVICE: 'cuda' }), /cuda/);
 });
 
@@ -163,8 +176,19 @@ test('the log names the kernels of a model once, and levels that there are', asy
   const lines = debug.stderr.match(/^\[node-chord\] debug: kernels: .*$/gm);
   assert.equal(lines?.length, 1, debug.stderr);
   assert.match(lines[0], new RegExp(`linear_\\w+_${debug.stdout.trim()}\\b`));
-  assert.equal((await run('info')).stderr, '');
-  assert.equal((await run('off')).stderr, '');
+  assert.match(debug.stderr, /debug: generate \d+: 2 tokens in /);
+  assert.doesNotMatch(debug.stderr, /trace: /);
+  assert.match((await run('trace')).stderr, /trace: load 1 starts\n/);
+  assert.match((await run('info')).stderr, /^\[node-chord\] info: load 1: .* in \d+ ms\n$/);
+  for (const level of ['warn', 'error', 'off']) assert.equal((await run(level)).stderr, '');
+  const failing = `chord.loadModel('no.gguf').catch(() => {});
+    chord.loadModel(MODEL).then(async (model) => {
+      const signal = AbortSignal.timeout(1);
+      await model.generate('Once', { signal, ignoreEos: true, overflow: 'shift' }).catch(() => {});
+      await model.close();
+    });`;
+  const { stderr } = await script(failing, { env: { NODE_CHORD_LOG: 'error' } });
+  assert.match(stderr, /^\[node-chord\] error: load 1 failed: ChordError: no\.gguf: .*\n$/);
   const unknown = (await run('verbose')).stderr;
   assert.match(
     unknown,

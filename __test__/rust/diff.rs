@@ -76,7 +76,10 @@ fn a_number_that_is_not_finite_is_found_where_it_arises() {
     // Row 3, of 16 columns.
     bytes[3 * 16 * 4..][..4].copy_from_slice(&f32::INFINITY.to_le_bytes());
     let tampered = Over::new(reference(model.plan.clone()), Tampered { weight, bytes });
-    let found = compare(&model, Box::new(tampered)).not_finite.expect("a number");
+    let report = compare(&model, Box::new(tampered));
+    let difference = report.difference.expect("one is finite there, the other is not");
+    assert!(difference.step.starts_with("layer 1 ffn_up"), "{difference:?}");
+    let found = report.not_finite.expect("a number");
     assert!(found.step.starts_with("layer 1 ffn_up"), "{found:?}");
     assert_eq!((found.position, found.element), (0, 3));
     assert!(found.value.ends_with("inf"), "{found:?}");

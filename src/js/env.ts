@@ -6,7 +6,8 @@
  * NODE_CHORD_CPU      kernel tier; 'auto'
  * NODE_CHORD_RAM      memory.ram; 'auto'
  * NODE_CHORD_VRAM     memory.vram; 'auto'
- * NODE_CHORD_LOG      off, error, warn, info, debug, trace: log to stderr; off
+ * NODE_CHORD_LOG      log to stderr: off, error (failures), warn, info (loads), debug (generations,
+ *                     kernels), trace (starts); off
  * NODE_CHORD_ADDON    the .node file to load; the package of this platform
  */
 
@@ -19,8 +20,8 @@ export function loadDefaults(): Record<string, unknown> {
     defaults['device'] = ids.length === 1 ? ids[0] : ids;
   }
   if (NODE_CHORD_THREADS) {
-    const threads = Number(NODE_CHORD_THREADS);
-    defaults['threads'] = Number.isNaN(threads) ? NODE_CHORD_THREADS : threads;
+    const isNumber = /^-?\d+(\.\d+)?$/.test(NODE_CHORD_THREADS);
+    defaults['threads'] = isNumber ? Number(NODE_CHORD_THREADS) : NODE_CHORD_THREADS;
   }
   if (NODE_CHORD_CPU) defaults['cpu'] = NODE_CHORD_CPU;
   return defaults;

@@ -2,7 +2,8 @@
 
 import * as is from './check.js';
 import { loadDefaults, memoryDefaults } from './env.js';
-import type { NativeLoadOptions } from './native.js';
+import { invalidArg } from './errors.js';
+import { native, type NativeLoadOptions } from './native.js';
 import * as options from './options.js';
 
 /** What was given; environment variables stand for options that are absent. */
@@ -15,12 +16,21 @@ export function readLoadOptions(given: unknown): options.LoadRead {
     const rule = options.load[name as 'device' | 'threads' | 'cpu'];
     Object.assign(own, { [name]: rule.check(value, variable) });
   }
+  checkTier(own.cpu, chosen['cpu'] === undefined ? 'NODE_CHORD_CPU' : 'cpu');
   const memory = is.optionsObject(chosen['memory']);
   for (const [part, [variable, bytes]] of Object.entries(memoryDefaults())) {
     if (bytes === undefined || memory[part] !== undefined) continue;
     own.memory = { ...own.memory, [part]: is.wordOr('auto', is.bytes)(bytes, variable) };
   }
   return own;
+}
+
+/** Here rather than in the addon, which does not know where it came from. */
+function checkTier(tier: string, name: string): void {
+  const known = ['auto', ...native().tiers()];
+  if (known.includes(tier)) return;
+  const list = known.map((one) => `'${one}'`).join(', ');
+  throw invalidArg(name, `a tier that this CPU has (${list})`, tier);
 }
 
 /** As the addon takes them. */

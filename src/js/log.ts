@@ -5,6 +5,7 @@
 
 import { channel } from 'node:diagnostics_channel';
 import { logLevel } from './env.js';
+import { isChordError } from './errors.js';
 
 const LEVELS = ['error', 'warn', 'info', 'debug', 'trace'] as const;
 export type Level = (typeof LEVELS)[number];
@@ -40,32 +41,40 @@ export function logKernels(kernels: Record<string, string> = {}): void {
   if (list.length > 0) log('debug', `kernels: ${list.join(', ')}`);
 }
 
+/** What a loaded model does with less than it could have, and why. */
+export function logLess(what: string, reason: string | null): void {
+  if (reason !== null) log('warn', `${what} (${reason})`);
+}
+
 /** `start`, then `end` or `error`, each with the same `id`. */
 export interface Trace {
   end(particulars: () => object, line: string): void;
   error(error: unknown): void;
 }
 
-export const traceLoad = (path: string): Trace => trace('load', loads, { path });
-export const traceGenerate = (about: object): Trace => trace('generate', generations, about);
+export const traceLoad = (path: string): Trace => trace('load', 'info', loads, { path });
+export const traceGenerate = (about: object): Trace =>
+  trace('generate', 'debug', generations, about);
 
 let lastId = 0;
 
-function trace(what: string, out: typeof logs, about: object): Trace {
+/** `level`: of a good end. A start is a matter of tracing; who calls something off knows it. */
+function trace(what: string, level: Level, out: typeof logs, about: object): Trace {
   const id = ++lastId;
   const publish = (type: string, more: object) => {
     if (out.hasSubscribers) out.publish({ type, id, ...about, ...more });
   };
   publish('start', {});
-  log('debug', `${what} ${id} starts`);
+  log('trace', `${what} ${id} starts`);
   return {
     end(particulars, line) {
       publish('end', particulars());
-      log('debug', `${what} ${id}: ${line}`);
+      log(level, `${what} ${id}: ${line}`);
     },
     error(error) {
       publish('error', { error });
-      log('debug', `${what} ${id} failed: ${String(error)}`);
+      const isCalledOff = isChordError(error, 'ABORT_ERR');
+      log(isCalledOff ? level : 'error', `${what} ${id} failed: ${String(error)}`);
     },
   };
 }

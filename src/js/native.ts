@@ -15,6 +15,8 @@ export interface Native {
   version(): string;
   /** JSON of `Features`. */
   features(): string;
+  /** Kernel tiers of this CPU, slowest first. */
+  tiers(): string[];
   load(path: string, options: NativeLoadOptions): NativeLoad;
   openTokenizer(path: string, cancel: NativeCancel): Promise<NativeText>;
   inspect(path: string, cancel: NativeCancel): Promise<NativeInspection>;
@@ -230,18 +232,25 @@ function loadAddon(): Native {
   const reasons: unknown[] = [];
   for (const candidate of candidates) {
     try {
-      return load(candidate) as Native;
+      const addon = load(candidate) as Partial<Native>;
+      if (typeof addon?.version === 'function') return addon as Native;
+      reasons.push(new Error(`${candidate} is no addon of node-chord`));
     } catch (error) {
       reasons.push(error);
     }
   }
   const found = reasons.find((error) => (error as { code?: unknown }).code !== 'MODULE_NOT_FOUND');
-  const message = found
-    ? `the addon for ${name} cannot be loaded: ${(found as Error).message}`
-    : `no addon for ${name}: tried ${candidates.join(', ')}; install with optional dependencies, ` +
-      'or set NODE_CHORD_ADDON to a .node file';
+  const why = ((found ?? reasons[0]) as Error).message.split('\n')[0];
   const details = { platform: name, tried: candidates };
-  throw failure('ERR_ADDON', message, details, found ?? reasons[0]);
+  const refuse = (message: string) => failure('ERR_ADDON', message, details, found ?? reasons[0]);
+  if (chosen) {
+    throw refuse(`NODE_CHORD_ADDON: expected an addon for ${name}, got '${chosen}': ${why}`);
+  }
+  if (found) throw refuse(`the addon for ${name} cannot be loaded: ${why}`);
+  throw refuse(
+    `no addon for ${name}: tried ${candidates.join(', ')}; install with optional dependencies, ` +
+      'or set NODE_CHORD_ADDON to a .node file',
+  );
 }
 
 /** glibc says its version in the process report; musl does not. */

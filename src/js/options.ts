@@ -171,7 +171,7 @@ function memoryChange(value: unknown, name: string): { ram?: Share; vram?: Share
 
 function kvTypes(value: unknown, name: string): { k: api.KvType; v: api.KvType } {
   const one = is.oneOf(...KV_TYPES);
-  if (typeof value !== 'object' || value === null) {
+  if (!is.isOptions(value)) {
     const kind = one(value, name);
     return { k: kind, v: kind };
   }

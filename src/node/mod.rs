@@ -31,6 +31,13 @@ pub fn features_json() -> String {
     features::features()
 }
 
+/// Kernel tiers of this CPU, slowest first.
+#[napi(catch_unwind)]
+#[must_use]
+pub fn tiers() -> Vec<String> {
+    features::tiers()
+}
+
 /// Stops every engine of this environment and waits for it, at most a second.
 #[napi(catch_unwind)]
 pub fn shutdown() {

@@ -72,11 +72,17 @@ fn backend(
     }
 }
 
+/// JSON has no word for what is infinite or no number: `inf`, `NaN`.
+fn number(value: f64) -> Value {
+    if value.is_finite() { value.into() } else { value.to_string().into() }
+}
+
 fn report(from: &Report) -> Value {
     let difference = from.difference.as_ref().map(|d| {
         json!({
-            "step": d.step, "relative": d.relative, "allowed": d.allowed,
-            "position": d.position, "element": d.element, "a": d.a, "b": d.b,
+            "step": d.step, "relative": number(d.relative), "allowed": number(d.allowed),
+            "position": d.position, "element": d.element,
+            "a": number(f64::from(d.a)), "b": number(f64::from(d.b)),
         })
     });
     let not_finite = from.not_finite.as_ref().map(|n| {
@@ -85,7 +91,7 @@ fn report(from: &Report) -> Value {
     let steps = from.steps.iter().map(|step| {
         json!({
             "group": step.group, "op": step.op, "output": step.output, "rows": step.rows,
-            "relative": step.relative, "allowed": step.allowed,
+            "relative": number(step.relative), "allowed": number(step.allowed),
         })
     });
     json!({

@@ -7,6 +7,12 @@ use crate::model;
 use crate::quant::TensorType;
 use crate::tokenizer;
 
+/// Kernel tiers of this CPU, slowest first.
+#[must_use]
+pub fn tiers() -> Vec<String> {
+    Tier::available().iter().map(|tier| tier.name().to_owned()).collect()
+}
+
 /// `Features` without the platform.
 #[must_use]
 pub fn features() -> String {

@@ -1,7 +1,9 @@
 /** `chord bench`: runs a model for a while; prints what was predicted beside what was measured. */
 
-import { writeFileSync } from 'node:fs';
+import { closeSync, openSync, writeFileSync } from 'node:fs';
 import type { Estimate, GenerateResult, Model, Stats } from '../../../index.js';
+import * as is from '../check.js';
+import { invalidText } from '../errors.js';
 import { estimateOn } from '../estimate.js';
 import { native } from '../native.js';
 import { rate } from './estimate.js';
@@ -12,6 +14,7 @@ import { bytes, colours, print, printJson, printNote } from './terminal.js';
 
 /** Seconds that it takes by default, all in all. */
 const SECONDS = 60;
+const SECONDS_MAX = 86_400;
 /** Tokens that are drawn at most; of a small model these are enough. */
 const TOKENS = 512;
 const PROMPT = 512;
@@ -39,7 +42,9 @@ interface Measured {
 export async function bench(path: string, flags: Flags): Promise<number> {
   const controller = new AbortController();
   const { signal } = controller;
-  const deadline = performance.now() + ((flags['seconds'] as number | undefined) ?? SECONDS) * 1e3;
+  const seconds = is.number(1, SECONDS_MAX)(flags['seconds'] ?? SECONDS, 'seconds');
+  const deadline = performance.now() + seconds * 1e3;
+  const trace = openTrace(flags['trace'] as string | undefined);
   let interrupt = onInterrupt(() => controller.abort());
   try {
     printNote('estimating ...');
@@ -49,7 +54,6 @@ export async function bench(path: string, flags: Flags): Promise<number> {
     const { model, loadMs } = await open(path, flags);
     interrupt = onInterrupt(() => controller.abort());
     try {
-      const trace = flags['trace'] as string | undefined;
       const measured = await measure(model, loadMs, { signal, deadline, trace });
       if (flags.json) printJson({ model: path, disk, predicted, measured });
       else await show(path, predicted, disk, measured);
@@ -62,6 +66,7 @@ export async function bench(path: string, flags: Flags): Promise<number> {
     throw error;
   } finally {
     interrupt.off();
+    if (trace !== null) closeSync(trace);
   }
 }
 
@@ -69,8 +74,8 @@ interface Limits {
   signal: AbortSignal;
   /** On the clock of `performance`. */
   deadline: number;
-  /** Where a trace goes. */
-  trace: string | undefined;
+  /** The file that a trace goes to. */
+  trace: number | null;
 }
 
 async function measure(model: Model, loadMs: number, limits: Limits): Promise<Measured> {
@@ -78,14 +83,13 @@ async function measure(model: Model, loadMs: number, limits: Limits): Promise<Me
   const { contextLength, vocabSize } = model.info;
   printNote('filling what stays in memory ...');
   await decode(model, 2, { signal, until: deadline });
-  const left = deadline - performance.now();
+  const until = performance.now() + (deadline - performance.now()) / 2;
   const most = Math.max(2, Math.min(TOKENS, contextLength - 2));
-  printNote(`drawing tokens for at most ${(left / 2000).toFixed(0)} s ...`);
+  printNote(`drawing tokens for at most ${(left(until) / 1000).toFixed(0)} s ...`);
   const before = model.stats();
-  if (trace !== undefined) native().traceStart(EVENTS);
-  const until = performance.now() + left / 2;
+  if (trace !== null) native().traceStart(EVENTS);
   const drawn = await decode(model, most, { signal, until });
-  if (trace !== undefined) writeTrace(trace, model);
+  if (trace !== null) writeTrace(trace, model);
   const after = model.stats();
   const length = Math.min(PROMPT, contextLength - 2);
   printNote(`evaluating a prompt of ${length} tokens ...`);
@@ -107,8 +111,19 @@ async function measure(model: Model, loadMs: number, limits: Limits): Promise<Me
   };
 }
 
+/** Before a minute is spent on what cannot be written. */
+function openTrace(file: string | undefined): number | null {
+  if (file === undefined) return null;
+  try {
+    return openSync(file, 'w');
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
+    throw invalidText('trace', 'a file that can be written', `'${file}' (${code})`);
+  }
+}
+
 /** A line of what is what, then a line an event. */
-function writeTrace(file: string, model: Model): void {
+function writeTrace(file: number, model: Model): void {
   const events: object[] = JSON.parse(native().traceTake());
   const groups = model.stats().groups.filter(({ place }) => place !== 'cached');
   const about = { model: model.info.path, groups: groups.map(({ name, place }) => [name, place]) };

@@ -28,14 +28,17 @@ interface Report {
   otherBest: number[];
 }
 
+/** What is not finite comes as text. */
+type Figure = number | 'inf' | '-inf' | 'NaN';
+
 interface Difference {
   step: string;
-  relative: number;
-  allowed: number;
+  relative: Figure;
+  allowed: Figure;
   position: number;
   element: number;
-  a: number;
-  b: number;
+  a: Figure;
+  b: Figure;
 }
 
 interface Step {
@@ -43,8 +46,8 @@ interface Step {
   op: string;
   output: string;
   rows: number;
-  relative: number;
-  allowed: number;
+  relative: Figure;
+  allowed: Figure;
 }
 
 /** The exit status: 1 if the backends differ. */
@@ -97,11 +100,13 @@ async function show(report: Report, all: boolean): Promise<void> {
 
 /** Those that came nearest to what they may differ by. */
 function worst(steps: Step[]): Step[] {
-  const share = ({ relative, allowed }: Step) => (allowed > 0 ? relative / allowed : relative);
+  const size = (figure: Figure) => (typeof figure === 'number' ? figure : Number.MAX_VALUE);
+  const share = ({ relative, allowed }: Step) => size(relative) / (size(allowed) || 1);
   const shown = steps.filter(({ rows }) => rows > 0);
   return shown.sort((x, y) => share(y) - share(x)).slice(0, WORST_COUNT);
 }
 
-function figures(relative: number, allowed: number): string {
-  return `${relative.toExponential(1)} apart, ${allowed.toExponential(1)} allowed`;
+function figures(relative: Figure, allowed: Figure): string {
+  const text = (figure: Figure) => (typeof figure === 'number' ? figure.toExponential(1) : figure);
+  return `${text(relative)} apart, ${text(allowed)} allowed`;
 }

@@ -144,7 +144,9 @@ impl Compared {
         }
         report.relative = report.relative.max(outcome.relative);
         let too_far = outcome.relative > allowed || outcome.worst > ROW_SLACK * allowed;
-        if too_far && self.difference.is_none() {
+        // Behind numbers that are not finite there is nothing left to compare.
+        let is_told = self.not_finite.as_ref().is_none_or(|first| first.index >= index);
+        if too_far && is_told && self.difference.is_none() {
             let (element, a_value, b_value) = furthest(value, outcome.row, &a, &b);
             self.difference = Some(Difference {
                 index,
@@ -235,9 +237,11 @@ impl Compared {
     }
 }
 
-/// Sum of squared differences, and of squares of the first.
+/// Sum of squared differences, and of squares of the first. What is infinite or no number in both
+/// alike is no difference.
 fn squares(a: &[f32], b: &[f32]) -> (f64, f64) {
     let pairs = a.iter().zip(b).map(|(a, b)| (f64::from(*a), f64::from(*b)));
+    let pairs = pairs.filter(|(a, b)| a.is_finite() || (a != b && !(a.is_nan() && b.is_nan())));
     pairs.fold((0.0, 0.0), |(apart, size), (a, b)| (apart + (a - b) * (a - b), size + a * a))
 }
 
@@ -281,7 +285,8 @@ fn furthest(value: &Value, row: usize, a: &[f32], b: &[f32]) -> (usize, f32, f32
     let mut worst = -1.0;
     for (a, b) in rows.skip(row).take(1) {
         for (element, (a, b)) in a.iter().zip(b).enumerate() {
-            let apart = if (a - b).is_nan() { f32::INFINITY } else { (a - b).abs() };
+            let (apart, _) = squares(&[*a], &[*b]);
+            let apart = if apart.is_nan() { f64::INFINITY } else { apart };
             if apart > worst {
                 (worst, found) = (apart, (element, *a, *b));
             }
