@@ -126,6 +126,16 @@ impl Error {
             .with("received", received)
     }
 
+    /// The system starts no more threads: only so many of those that `what` wants.
+    pub fn threads(what: &str, wanted: usize, started: usize, why: &std::io::Error) -> Self {
+        let text = format!(
+            "threads: the system starts {started} of {wanted} for {what} ({why}); ask for fewer \
+             threads, or raise its limit on them"
+        );
+        let error = Error::new(Code::InsufficientMemory, text).with("memory", "threads");
+        error.with("required", wanted).with("available", started)
+    }
+
     /// A broken invariant of ours: never the user's fault, never a panic.
     pub fn internal(place: &str, what: impl fmt::Display) -> Self {
         let text = format!("internal error in {place}: {what}; please report it");

@@ -2,6 +2,7 @@
 'use strict';
 
 const assert = require('node:assert/strict');
+const { spawnSync } = require('node:child_process');
 const fs = require('node:fs');
 const os = require('node:os');
 const path = require('node:path');
@@ -126,6 +127,22 @@ test('memory that is not there is refused before it is taken', async () => {
     chord.loadModel(MODEL, { contextLength: 2 ** 24, kvType: 'f32' }),
   );
   assert.ok(error.details.required > error.details.available);
+});
+
+test('threads that the system does not start are told with figures', async (t) => {
+  // The superuser has no such limit, so it is somebody else's.
+  const nobody = ['--reuid=65534', '--regid=65534', '--clear-groups', 'prlimit', '--nproc=60'];
+  const run = (body) => {
+    const head = `const chord = require(${JSON.stringify(ROOT)});`;
+    const args = [...nobody, process.execPath, '-e', `${head}${body}`];
+    return spawnSync('setpriv', args, { encoding: 'utf8', timeout: 60_000 });
+  };
+  if (run(`chord.inspect(${JSON.stringify(MODEL)})`).status !== 0) return t.skip('needs root');
+  const { stdout, stderr } = run(`
+    const tell = ({ code, message, details }) => console.log(code, message, details.required);
+    chord.loadModel(${JSON.stringify(MODEL)}, { threads: 200 }).catch(tell);`);
+  const expected = /^ERR_INSUFFICIENT_MEMORY threads: the system starts \d+ of 200 for .* 200\n$/;
+  assert.match(stdout, expected, stderr);
 });
 
 test('a missing addon says what was tried', async () => {

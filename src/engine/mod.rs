@@ -79,7 +79,7 @@ impl Drop for Owner {
     }
 }
 
-/// Starts an engine thread. Errors: `ERR_INTERNAL` if the system gives no thread.
+/// Starts an engine thread. Errors: `ERR_INSUFFICIENT_MEMORY` if the system gives no thread.
 pub fn start(setup: Setup) -> Result<Handle> {
     let inbox = Arc::new(Inbox::new(setup.max_concurrent.max(1), setup.max_queued));
     let stats = SharedStats::default();
@@ -87,7 +87,7 @@ pub fn start(setup: Setup) -> Result<Handle> {
     let thread = std::thread::Builder::new()
         .name("chord-engine".to_owned())
         .spawn(move || thread::main(engine))
-        .map_err(|error| Error::internal("starting the engine thread", error))?;
+        .map_err(|error| Error::threads("the engine", 1, 0, &error))?;
     let thread = Mutex::new(Some(thread));
     Ok(Handle { owner: Arc::new(Owner { inbox, stats, thread }) })
 }

@@ -95,7 +95,7 @@ impl Streamed {
         std::thread::Builder::new()
             .name("chord-load".to_owned())
             .spawn(main)
-            .map_err(|error| Error::internal("starting the loading thread", error))?;
+            .map_err(|error| Error::threads("loading", 1, 0, &error))?;
         let gone = |error| Error::internal("starting the loading thread", error);
         let common = receiver.recv().map_err(gone)??;
         Ok(Streamed { plan: plan.clone(), shared, common })

@@ -6,7 +6,7 @@
 
 mod seat;
 
-use crate::error::{Code, Error, Result};
+use crate::error::{Error, Result};
 use seat::{GATE, IDLE, Seat};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -240,10 +240,9 @@ impl Pool {
         for worker in 1..threads {
             let shared = Arc::clone(&pool.shared);
             let builder = thread::Builder::new().name(format!("chord-cpu-{worker}"));
-            let handle = builder.spawn(move || shared.serve(worker)).map_err(|e| {
-                let text = format!("cannot start CPU thread {worker} of {threads}: {e}");
-                Error::new(Code::InsufficientMemory, text)
-            })?;
+            let handle = builder
+                .spawn(move || shared.serve(worker))
+                .map_err(|error| Error::threads("computing", threads, worker, &error))?;
             pool.workers.push(handle);
         }
         Ok(pool)

@@ -41,7 +41,7 @@ impl Pool {
     /// Threads over some files.
     ///
     /// # Errors
-    /// `ERR_INTERNAL` if the system gives no thread.
+    /// `ERR_INSUFFICIENT_MEMORY` if the system gives no thread.
     pub fn new(files: Vec<Arc<File>>, name: &'static str) -> Result<Self> {
         let queue = Arc::new(Queue::default());
         let (sender, done) = channel();
@@ -51,7 +51,7 @@ impl Pool {
             let thread = std::thread::Builder::new()
                 .name("chord-read".to_owned())
                 .spawn(move || work(&queue, &files, &sender))
-                .map_err(|error| Error::internal("starting a reading thread", error))?;
+                .map_err(|error| Error::threads("reading", DEPTH, pool.threads.len(), &error))?;
             pool.threads.push(thread);
         }
         Ok(pool)

@@ -1,6 +1,7 @@
 //! Every chunk once, stages in order, whatever the number of threads.
 
 use super::*;
+use crate::error::Code;
 
 #[test]
 fn every_chunk_runs_exactly_once() {
