@@ -69,8 +69,16 @@ pub trait Lanes32: Dot32 {
         let w = unsafe { blocks.words(s, Self::AT) };
         let mut codes = [mask; 8];
         for i in 0..4 {
-            codes[i] = s.and_b(w[i], mask);
-            codes[4 + i] = s.and_b(s.shr_b::<4>(w[i]), mask);
+            (codes[i], codes[4 + i]) = (w[i], s.shr_b::<4>(w[i]));
+        }
+        if let Some(table) = Self::TABLE {
+            for codes in &mut codes {
+                *codes = s.look_up_low(table, *codes);
+            }
+            return codes;
+        }
+        for codes in &mut codes {
+            *codes = s.and_b(*codes, mask);
         }
         if Self::FIFTH {
             // SAFETY: behind the bits lie the nibbles.
@@ -78,11 +86,6 @@ pub trait Lanes32: Dot32 {
             for quad in 0..8 {
                 let high = s.and_b(s.fifth_bits(bits, quad), fifth);
                 codes[quad] = s.or_b(codes[quad], high);
-            }
-        }
-        if let Some(table) = Self::TABLE {
-            for codes in &mut codes {
-                *codes = s.look_up(table, *codes);
             }
         }
         codes

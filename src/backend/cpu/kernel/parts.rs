@@ -1,8 +1,8 @@
 //! Types whose blocks hold several parts of 32 values (NVFP4, Q2_0, Q1_0) in every form: one by
 //! one, in registers, with sixteen weight rows in lanes. Layouts stand in `quant`.
 //!
-//! Cycles a block and core out of L2 on Zen 4 for 1, 2, 4, 8 rows, as in `lanes`: NVFP4 6.0, 7.6,
-//! 10.3, 16.8 (two blocks of MXFP4: 6.0, 7.6, 9.3, 13.6); Q2_0 3.7, 5.1, 7.7, 14.8; Q1_0, whose
+//! Cycles a block and core out of L2 on Zen 4 for 1, 2, 4, 8 rows, as in `lanes`: NVFP4 5.7, 7.1,
+//! 10.1, 16.7 (two blocks of MXFP4: 6.0, 7.6, 8.8, 13.0); Q2_0 3.7, 5.1, 7.7, 14.8; Q1_0, whose
 //! blocks have 128 values, 6.4, 8.8, 13.6, 26.
 
 use super::super::simd::Simd;
@@ -92,11 +92,11 @@ impl Parts for NVFP4 {
     }
     #[inline(always)]
     fn quads<S: Wide>(s: S, words: &[S::B; 8], part: usize) -> [S::B; 8] {
-        let (mask, mut codes) = (s.splat_b(15), [words[0]; 8]);
+        let mut codes = [words[0]; 8];
         for i in 0..4 {
             let (w, at) = (words[4 * part + i], i / 2 * 4 + i % 2);
-            codes[at] = s.look_up(&FP4_CODES, s.and_b(w, mask));
-            codes[at + 2] = s.look_up(&FP4_CODES, s.and_b(s.shr_b::<4>(w), mask));
+            codes[at] = s.look_up_low(&FP4_CODES, w);
+            codes[at + 2] = s.look_up_low(&FP4_CODES, s.shr_b::<4>(w));
         }
         codes
     }

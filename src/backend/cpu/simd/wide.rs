@@ -46,6 +46,11 @@ pub trait Wide: Simd {
     fn negate(self, v: Self::B, bits: u64) -> Self::B;
     /// Byte i of the table where a nibble is i.
     fn look_up(self, table: &[u8; 16], nibbles: Self::B) -> Self::B;
+    /// The same by the lower nibble of any bytes.
+    #[inline(always)]
+    fn look_up_low(self, table: &[u8; 16], v: Self::B) -> Self::B {
+        self.look_up(table, self.and_b(v, self.splat_b(15)))
+    }
     /// 16-bit lanes shifted right; the caller masks what crosses bytes.
     fn shr_b<const N: u32>(self, v: Self::B) -> Self::B;
     /// 16-bit lanes shifted left.

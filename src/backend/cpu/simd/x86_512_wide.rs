@@ -184,6 +184,14 @@ impl Wide for Avx512 {
         }
     }
     #[inline(always)]
+    fn look_up_low(self, table: &[u8; 16], v: __m512i) -> __m512i {
+        // SAFETY: the token proves AVX-512 VBMI; 16 bytes lie in the table.
+        unsafe {
+            let table = _mm512_broadcast_i32x4(_mm_loadu_si128(table.as_ptr().cast()));
+            _mm512_permutexvar_epi8(v, table)
+        }
+    }
+    #[inline(always)]
     fn shr_second<const N: u32>(self, v: __m512i) -> __m512i {
         // SAFETY: the token proves AVX-512.
         unsafe { _mm512_mask_srli_epi16::<N>(v, 0xffff_0000, v) }
