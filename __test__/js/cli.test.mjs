@@ -212,6 +212,21 @@ test('diff finds no difference between our backends', () => {
   assert.equal(chord(['diff', MODEL, '--b', 'abacus']).status, 2);
 });
 
+test('diff takes tier and threads as loading does, from the environment too', async () => {
+  const end = async (args, env) => {
+    const { child, seen } = started(['diff', MODEL, '--prompt', 'Once', ...args], env);
+    const [status] = await once(child, 'close');
+    return { status, ...seen };
+  };
+  const portable = await end([], { NODE_CHORD_CPU: 'portable', NODE_CHORD_THREADS: '1' });
+  assert.match(portable.stdout, /^reference .* and cpu \(portable\)/, portable.stderr);
+  const refused = await end([], { NODE_CHORD_CPU: 'z80' });
+  assert.deepEqual([refused.status, refused.stdout], [2, '']);
+  assert.match(refused.stderr, /NODE_CHORD_CPU: expected a tier .* got 'z80'/);
+  assert.match((await end(['--threads', '0'], {})).stderr, /threads: expected .* got 0/);
+  assert.equal((await end(['--cpu', 'auto'], { NODE_CHORD_CPU: 'z80' })).status, 0);
+});
+
 test('diff tells of a weight that is no number, not of a difference', async () => {
   const folder = mkdtempSync(join(tmpdir(), 'chord-nan-'));
   const file = join(folder, 'nan.gguf');

@@ -36,13 +36,14 @@ export async function answer<R extends GenerateResult>(
 export function printFigures({ model, loadMs }: Opened, result: GenerateResult): void {
   const { usage, timings } = result;
   const { devices, cpu, threads, peakRam } = model.stats();
+  const count = threads === 1 ? '1 thread' : `${threads} threads`;
   const figures = [
     `${usage.completionTokens} tokens`,
     `${timings.tokensPerSecond.toFixed(1)} tok/s`,
     `first token ${timings.firstTokenMs.toFixed(0)} ms`,
     `loaded in ${loadMs.toFixed(0)} ms`,
     `peak memory ${bytes(peakRam)}`,
-    `${devices.map(({ id }) => id).join(', ')} (${cpu}, ${threads} threads)`,
+    `${devices.map(({ id }) => id).join(', ')} (${cpu}, ${count})`,
   ];
   if (timings.bytesRead > 0) figures.push(`${bytes(timings.bytesRead)} read`);
   printNote(figures.join(' | '));

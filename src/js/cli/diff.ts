@@ -1,7 +1,7 @@
 /** `chord diff`: two backends side by side on one model, step by step. */
 
-import * as is from '../check.js';
 import { calling, awaiting } from '../errors.js';
+import { readLoadOptions } from '../load-options.js';
 import { native, type Native, type NativeCancel } from '../native.js';
 import type { Flags } from './flags.js';
 import { Interrupted, onInterrupt } from './interrupt.js';
@@ -63,8 +63,9 @@ async function compare(path: string, flags: Flags): Promise<Report> {
   const addon = native() as Native & Comparing;
   const cancel = new addon.NativeCancel();
   const interrupt = onInterrupt(() => cancel.cancel());
-  const { a = 'reference', b = 'cpu', prompt = PROMPT, threads = 'auto', cpu = 'auto' } = flags;
-  is.wordOr('auto', is.integer(1, 256))(threads, 'threads');
+  const { a = 'reference', b = 'cpu', prompt = PROMPT } = flags;
+  // As everywhere, the environment stands for what is absent.
+  const { threads, cpu } = readLoadOptions({ threads: flags['threads'], cpu: flags['cpu'] });
   const request = JSON.stringify({ path, a, b, prompt, threads, cpu });
   try {
     return JSON.parse(await awaiting(() => calling(() => addon.diff(request, cancel)))) as Report;
