@@ -214,6 +214,20 @@ test('the log names the kernels of a model once, and levels that there are', asy
   assert.equal(unknown.trim().split('\n').length, 1);
 });
 
+test('a slower way of reading is a warning, asked for only where somebody hears it', () => {
+  const { channel } = require('node:diagnostics_channel');
+  const { logWay } = require(path.join(ROOT, 'dist', 'log.js'));
+  logWay('m.gguf', () => assert.fail('nobody listens'));
+  const heard = [];
+  const listen = (event) => heard.push(event);
+  channel('node-chord:log').subscribe(listen);
+  logWay('m.gguf', () => ({ backend: 'mmap', reason: null }));
+  logWay('m.gguf', () => ({ backend: 'pread direct', reason: 'io_uring: EPERM' }));
+  channel('node-chord:log').unsubscribe(listen);
+  const message = 'm.gguf is read by pread direct (io_uring: EPERM)';
+  assert.deepEqual(heard, [{ level: 'warn', message }]);
+});
+
 test('a model whose engine broke is closed, as its calls say', async () => {
   const { makeModel } = require(path.join(ROOT, 'dist', 'model.js'));
   const broken = { info: { path: 'm.gguf', vocabSize: 10 }, sampling: {} };

@@ -5,7 +5,7 @@ import type * as api from '../../index.js';
 import * as is from './check.js';
 import { aborted, awaiting, calling, invalidArg } from './errors.js';
 import { nativeOptions, readLoadOptions } from './load-options.js';
-import { logLess, traceLoad } from './log.js';
+import { logWay, traceLoad } from './log.js';
 import { readMetadataInTurns } from './metadata.js';
 import { makeModel, type Model } from './model.js';
 import { native as addon, type NativeLoad } from './native.js';
@@ -34,8 +34,7 @@ export async function loadModel(
     );
     const ms = performance.now() - started;
     trace.end(() => ({ info: model.info, ms }), `${path} in ${ms.toFixed()} ms`);
-    const { backend, reason } = model.stats().io;
-    logLess(`${path} is read by ${backend}`, reason);
+    logWay(path, () => model.stats().io);
     return model;
   } catch (error) {
     trace.error(error);

@@ -4,6 +4,7 @@
  */
 
 import { channel } from 'node:diagnostics_channel';
+import type * as api from '../../index.js';
 import { logLevel } from './env.js';
 import { isChordError } from './errors.js';
 
@@ -41,9 +42,11 @@ export function logKernels(kernels: Record<string, string> = {}): void {
   if (list.length > 0) log('debug', `kernels: ${list.join(', ')}`);
 }
 
-/** What a loaded model does with less than it could have, and why. */
-export function logLess(what: string, reason: string | null): void {
-  if (reason !== null) log('warn', `${what} (${reason})`);
+/** In what slower way a loaded model is read than it could be, and why; asks only if heard. */
+export function logWay(path: string, io: () => api.Stats['io']): void {
+  if (!logs.hasSubscribers && wanted() < LEVELS.indexOf('warn')) return;
+  const { backend, reason } = io();
+  if (reason !== null) log('warn', `${path} is read by ${backend} (${reason})`);
 }
 
 /** `start`, then `end` or `error`, each with the same `id`. */
