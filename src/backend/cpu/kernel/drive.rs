@@ -20,6 +20,8 @@ const SMALL: usize = 16 * 1024;
 const PIECE_BYTES: usize = 96 * 1024;
 /// Output columns are split at multiples of a cache line.
 const COLUMNS: usize = 16;
+/// From so many tiles on their number must be odd.
+const TILES_ROUND: usize = 32;
 
 /// Runs `body(row)` for every row, on several threads if `rows * width` values are worth it.
 ///
@@ -105,12 +107,10 @@ pub fn pieces(
         let (n, bytes) = size(index)?;
         let columns = match cut {
             Cut::Panels => PANEL,
-            Cut::Streams(1) => n,
+            Cut::Streams(1) => streams(n, n - at),
             Cut::Streams(threads) => {
                 let wanted = (left / (2 * threads)).max(PIECE_BYTES);
-                // An odd number of tiles: with a round one the streams of a tile may lie a multiple
-                // of the second cache's ways apart, and evict each other.
-                ((wanted / bytes.max(1)).div_ceil(COLUMNS) | 1) * COLUMNS
+                streams(wanted / bytes.max(1), n - at)
             }
         };
         let part = at..n.min(at + columns);
@@ -118,6 +118,15 @@ pub fn pieces(
         left = left.saturating_sub(part.len() * bytes);
         Some((index, part))
     })
+}
+
+/// About `wanted` columns of those that are left. With a round number of tiles the streams of a
+/// tile may lie a multiple of a cache's ways apart, and evict each other: one thread reads
+/// TinyLlama at 16 GB/s so, at 20 otherwise.
+fn streams(wanted: usize, left: usize) -> usize {
+    let tiles = (wanted.div_ceil(COLUMNS) | 1).min(left.div_ceil(COLUMNS));
+    let tiles = if tiles < TILES_ROUND { tiles } else { (tiles - 1) | 1 };
+    left.min(tiles * COLUMNS)
 }
 
 impl Product<'_> {
@@ -203,4 +212,30 @@ pub fn products<'a>(
             }
         }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pieces_take_every_column_once_and_no_streams_lie_round_numbers_of_tiles_apart() {
+        for threads in [1, 2, 3, 16] {
+            for sizes in [vec![(2048, 1152)], vec![(256, 1152), (4096, 1680)], vec![(32_001, 2304)]]
+            {
+                let mut next = (0, 0);
+                for (index, part) in pieces(|i| sizes.get(i).copied(), Cut::Streams(threads)) {
+                    if index != next.0 {
+                        assert_eq!(next.1, sizes[next.0].0, "{threads} threads, {sizes:?}");
+                        next = (index, 0);
+                    }
+                    assert_eq!(part.start, next.1, "{threads} threads, {sizes:?}");
+                    let tiles = part.len().div_ceil(COLUMNS);
+                    assert!(tiles < TILES_ROUND || tiles % 2 == 1, "{tiles} tiles of {sizes:?}");
+                    next.1 = part.end;
+                }
+                assert_eq!(next, (sizes.len() - 1, sizes[sizes.len() - 1].0));
+            }
+        }
+    }
 }

@@ -13,6 +13,12 @@
 //! `lanes`), 89 % at 60 (82). Asking for lines ahead changes nothing, but touching any line of the
 //! next blocks early costs a third: so d is read last.
 //!
+//! What is walked over beside the weights must be small. Sums of a block of Q6_K begin with one
+//! vector, not four: with room for one, a thread reads rows of 22 blocks at 20 to 23 GB/s, where it
+//! had 18 and reads 30 at most. It is 25 for 8 blocks, 23 for 32, 16 for 43 and 13 for 56, whatever
+//! the arithmetic (with x of 16 blocks over and over 25 again): long rows of Q6_K stay in `lanes`
+//! (18).
+//!
 //! Tried: four rows far apart 72 %, four neighbours 30 %. Q2_K to Q5_K, whose headers need more
 //! work then, take 20, 25, 26 and 28 cycles, and stay in `lanes` (15, 22, 15, 19). Q8_K has 53 to
 //! 65 % of the limit, 99 by row. Blocks of 32 values take as long as in `lanes` (Q4_0 3.0 cycles,
@@ -24,6 +30,7 @@ use super::registers::bytes;
 use super::stripe::Stripe;
 use std::marker::PhantomData;
 use std::mem::MaybeUninit;
+use std::ops::Range;
 
 /// Blocks of a row that there is room for.
 pub const BLOCKS_MAX: usize = 64;
@@ -115,10 +122,30 @@ impl<S: InOrder> Taken<S> {
 /// A block of a batch row, as vectors of codes meet it.
 #[repr(align(64))]
 #[derive(Clone, Copy)]
-struct Block {
-    qs: [[i8; 64]; 4],
-    /// What sums begin with.
-    less: [[i32; 16]; 4],
+struct Block([[i8; 64]; 4]);
+
+/// What a vector of sums begins with.
+#[repr(align(64))]
+#[derive(Clone, Copy)]
+struct Start([i32; 16]);
+
+/// Room for a batch row, of which a call writes what it needs.
+struct Room {
+    blocks: [MaybeUninit<Block>; ROOM],
+    starts: [MaybeUninit<Start>; 4 * ROOM],
+}
+
+impl Room {
+    const EMPTY: Room =
+        Room { blocks: [MaybeUninit::uninit(); ROOM], starts: [MaybeUninit::uninit(); 4 * ROOM] };
+}
+
+/// A batch row: blocks, and as many starts of each as there are vectors of sums. What is walked
+/// over must be small: the weights that pass by leave it a third of the nearest cache.
+#[derive(Clone, Copy)]
+struct Row<'a> {
+    blocks: &'a [Block],
+    starts: &'a [Start],
 }
 
 /// Weight rows `[width of out, k]` times up to N batch rows; k is at most 256 [`BLOCKS_MAX`].
@@ -143,11 +170,11 @@ impl<T: Ordered, const N: usize> InOrderKernel for InRows<'_, '_, T, N> {
         let (n, width) = (self.k / 256, self.out.width());
         assert!(n > 0 && n <= BLOCKS_MAX && self.weights.len() == width * n * T::BYTES);
         assert!((1..=N).contains(&self.rows.1));
-        let mut room = [[const { MaybeUninit::<Block>::uninit() }; ROOM]; N];
-        let mut x = [&[][..]; N];
+        let mut room = [const { Room::EMPTY }; N];
+        let mut x = [Row { blocks: &[], starts: &[] }; N];
         for (i, (room, x)) in room.iter_mut().zip(&mut x).enumerate() {
             let row = self.rows.0 + i.min(self.rows.1 - 1);
-            *x = prepared::<S, T>(s, self.x, row * n, &mut room[..n + 15]);
+            *x = prepared::<S, T>(s, self.x, row * n..(row + 1) * n, room);
         }
         let mut values = [[[0.0; 16]; BLOCKS_MAX]; N];
         for (t, tile) in self.weights.chunks(ROWS * n * T::BYTES).enumerate() {
@@ -192,35 +219,46 @@ fn add(values: &[f32], ds: &[f32], out: &mut [f32]) {
     }
 }
 
-/// A batch row whose first block is `first`, and its first blocks again.
+/// The batch row of these blocks, and its first blocks again.
 #[inline(always)]
 fn prepared<'a, S: InOrder, T: Ordered>(
     s: S,
     x: Bytes<'_>,
-    first: usize,
-    room: &'a mut [MaybeUninit<Block>],
-) -> &'a [Block] {
-    let n = room.len() - 15;
-    for b in 0..n {
-        room[b].write(block::<S, T>(s, x, first + b));
+    row: Range<usize>,
+    room: &'a mut Room,
+) -> Row<'a> {
+    let (n, vectors) = (row.len(), T::SUMS.vectors());
+    let (blocks, starts) = (&mut room.blocks[..n + 15], &mut room.starts[..(n + 15) * vectors]);
+    for (b, (to, starts)) in blocks.iter_mut().zip(starts.chunks_mut(vectors)).enumerate().take(n) {
+        let (block, from) = block::<S, T>(s, x, row.start + b);
+        to.write(block);
+        for (start, from) in starts.iter_mut().zip(from) {
+            start.write(Start(from));
+        }
     }
     for b in n..n + 15 {
-        room[b] = room[b - n];
+        blocks[b] = blocks[b - n];
+        starts.copy_within((b - n) * vectors..(b - n + 1) * vectors, b * vectors);
     }
-    // SAFETY: every block was written.
-    unsafe { &*(&raw const *room as *const [Block]) }
+    // SAFETY: all of them were written.
+    unsafe {
+        Row {
+            blocks: &*(&raw const *blocks as *const [Block]),
+            starts: &*(&raw const *starts as *const [Start]),
+        }
+    }
 }
 
-/// Block `at` of the activations.
+/// Block `at` of the activations, and what the sums with it begin with.
 #[inline(always)]
-fn block<S: InOrder, T: Ordered>(s: S, x: Bytes<'_>, at: usize) -> Block {
-    let mut block = Block { qs: [[0; 64]; 4], less: [[0; 16]; 4] };
+fn block<S: InOrder, T: Ordered>(s: S, x: Bytes<'_>, at: usize) -> (Block, [[i32; 16]; 4]) {
+    let (mut block, mut starts) = (Block([[0; 64]; 4]), [[0; 16]; 4]);
     let qs: &[[i8; 64]] = x.qs[256 * at..][..256].as_chunks().0;
     let v = [s.load_x(&qs[0]), s.load_x(&qs[1]), s.load_x(&qs[2]), s.load_x(&qs[3])];
     let (mut less, vectors) = ([s.zero_i(); 4], T::SUMS.vectors());
     for i in 0..4 {
         let v = s.pick_256(v, &T::PLACES[i]);
-        s.store_b(v, zerocopy::transmute_mut!(&mut block.qs[i]));
+        s.store_b(v, zerocopy::transmute_mut!(&mut block.0[i]));
         let sum = i * vectors / 4;
         less[sum] = s.dot_quads::<0>(less[sum], s.splat_b(T::OFFSET), v);
     }
@@ -228,18 +266,18 @@ fn block<S: InOrder, T: Ordered>(s: S, x: Bytes<'_>, at: usize) -> Block {
         let sums: &[i16; 16] = x.sums[16 * at..].first_chunk().unwrap_or(&[0; 16]);
         // The whole offset times a sum may not fit a word: half of it, twice.
         let half = -i16::from(T::OFFSET / 2);
-        for (i, less) in block.less[0].iter_mut().enumerate() {
+        for (i, start) in starts[0].iter_mut().enumerate() {
             let [a, b] = [0, 1].map(|at| half * sums[(2 * i + at) % 16]);
-            *less = i32::from(b) << 16 | i32::from(a.cast_unsigned());
+            *start = i32::from(b) << 16 | i32::from(a.cast_unsigned());
         }
     } else {
         for i in 0..vectors {
             let mut sums = [0; 64];
             s.store_b(s.as_b(s.sub_shl::<0>(s.zero_i(), less[i])), &mut sums);
-            block.less[i] = zerocopy::transmute!(sums);
+            starts[i] = zerocopy::transmute!(sums);
         }
     }
-    block
+    (block, starts)
 }
 
 /// v of sixteen blocks with N rows of x; the first meets block `at` of them.
@@ -247,7 +285,7 @@ fn block<S: InOrder, T: Ordered>(s: S, x: Bytes<'_>, at: usize) -> Block {
 fn sixteen<S: InOrder, T: Ordered, const N: usize>(
     s: S,
     group: &[u8],
-    x: [&[Block]; N],
+    x: [Row<'_>; N],
     mut at: usize,
 ) -> [S::F; N] {
     let mut totals = [[s.zero_i(); 4]; N];
@@ -283,7 +321,7 @@ fn factors<S: InOrder, T: Ordered>(s: S, blocks: &[u8]) -> S::F {
 fn two<S: InOrder, T: Ordered, const N: usize>(
     s: S,
     blocks: &[u8],
-    x: [&[Block]; N],
+    x: [Row<'_>; N],
     at: usize,
 ) -> [[S::I; N]; 2] {
     let (a, b) = blocks.split_at(T::BYTES);
@@ -293,8 +331,11 @@ fn two<S: InOrder, T: Ordered, const N: usize>(
     for i in 0..2 {
         for n in 0..N {
             // SAFETY: sixteen blocks follow each that a group begins with.
-            let x = unsafe { x[n].get_unchecked(at + i) };
-            totals[i][n] = total::<S, T>(s, &taken[i], x);
+            let (x, starts) = unsafe {
+                let starts = (at + i) * T::SUMS.vectors()..(at + i + 1) * T::SUMS.vectors();
+                (x[n].blocks.get_unchecked(at + i), x[n].starts.get_unchecked(starts))
+            };
+            totals[i][n] = total::<S, T>(s, &taken[i], x, starts);
         }
     }
     totals
@@ -302,11 +343,11 @@ fn two<S: InOrder, T: Ordered, const N: usize>(
 
 /// Lanes of T of a block.
 #[inline(always)]
-fn total<S: InOrder, T: Ordered>(s: S, taken: &Taken<S>, x: &Block) -> S::I {
+fn total<S: InOrder, T: Ordered>(s: S, taken: &Taken<S>, x: &Block, starts: &[Start]) -> S::I {
     let (mut sums, vectors) = ([s.zero_i(); 4], T::SUMS.vectors());
     if T::OFFSET != 0 {
-        for i in 0..vectors {
-            sums[i] = s.load_i(&x.less[i]);
+        for (sum, start) in sums.iter_mut().zip(starts) {
+            *sum = s.load_i(&start.0);
         }
     }
     if let Sums::Pairs = T::SUMS {
@@ -315,13 +356,13 @@ fn total<S: InOrder, T: Ordered>(s: S, taken: &Taken<S>, x: &Block) -> S::I {
             total = s.dot_words(total, taken.words, sums[0]);
         }
         for i in 0..4 {
-            total = s.dot_scaled_b(total, taken.codes[i], s.load_x(&x.qs[i]), taken.scales[i]);
+            total = s.dot_scaled_b(total, taken.codes[i], s.load_x(&x.0[i]), taken.scales[i]);
         }
         return total;
     }
     for i in 0..4 {
         let sum = i * vectors / 4;
-        let x = T::signed(s, taken, i, s.load_x(&x.qs[i]));
+        let x = T::signed(s, taken, i, s.load_x(&x.0[i]));
         sums[sum] = s.dot_quads::<0>(sums[sum], taken.codes[i], x);
     }
     if let Sums::One = T::SUMS {

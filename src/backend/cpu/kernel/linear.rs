@@ -43,6 +43,10 @@ const MANY_ORDER: usize = 13;
 /// The same for other types: those who look codes up by row.
 const MANY: usize = 6;
 
+/// Blocks of a row of Q6_K up to which it goes in the order of memory: of longer ones x does not
+/// stay in the nearest cache, and lanes read faster.
+const BLOCKS_Q6_K: usize = 32;
+
 /// Activations as a weight type wants them.
 #[derive(Clone, Copy, Debug)]
 pub enum Acts<'a> {
@@ -129,12 +133,15 @@ impl Linear {
         Linear { kind, act: ActKind::Block256, weight: T::NAME, many_from: MANY_LANES, run }
     }
 
-    /// The kernel of Q6_K, one row of which goes in the order of memory where the tier can.
+    /// The kernel of Q6_K, one row of which goes in the order of memory where the tier can and rows
+    /// are not long.
     #[must_use]
     pub fn of_q6_k(kind: TensorType) -> Self {
         let run = |tier: Tier, kind, mut args: Args<'_, '_>| {
             if let Acts::Block256(x) = args.acts
-                && !(args.out.n_rows() == 1 && in_order::<Q6K>(tier, x, &mut args))
+                && !(args.out.n_rows() == 1
+                    && args.k <= 256 * BLOCKS_Q6_K
+                    && in_order::<Q6K>(tier, x, &mut args))
             {
                 (Linear::of256::<Q6K>(kind).run)(tier, kind, args);
             }
