@@ -7,6 +7,10 @@
 //!   after a sub-block: total += acc * its scale, exact; after a block: the three f32 operations
 //! ```
 //! The f32 sums of a panel stay in `sums` (second cache) from block to block.
+//!
+//! A tile of Q4_K, 6 x 2 vectors and a block, takes 1,035 cycles on Zen 4: 768 for products of
+//! bytes, 120 for scales, 105 for mins, 30 to write the output, the rest loads and floats.
+//! Unpacking does not show from 128 batch rows on. Mins by `vpmaddwd` and an addition take as long.
 
 use super::super::simd::wide::{Wide, WideKernel};
 use super::pack::{LANE_ROWS, Packed, SUM_LINES};
