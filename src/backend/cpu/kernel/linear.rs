@@ -152,22 +152,20 @@ impl Linear {
     /// The kernel of a type with 32-value blocks.
     #[must_use]
     pub fn of32<T: Lanes32>(kind: TensorType) -> Self {
-        let run = |tier: Tier, _, mut args: Args<'_, '_>| {
-            if let Acts::Block32(x) = args.acts
-                && !(few::<By32<T>>(tier, x, &mut args) || many32::<T>(tier, &mut args))
-            {
-                tier.call(Rows::<As32<T>> { x, args, life: PhantomData });
-            }
-        };
-        Linear { kind, act: ActKind::Block32, weight: T::NAME, many_from: MANY_LANES, run }
+        Linear::by32::<T, By32<T>>(kind)
     }
 
     /// The kernel of a type whose blocks hold several parts of 32 values.
     #[must_use]
     pub fn of_parts<T: Parts>(kind: TensorType) -> Self {
+        Linear::by32::<T, ByParts<T>>(kind)
+    }
+
+    /// The same for any tiles of few rows.
+    fn by32<T: Dot32, L: Tile>(kind: TensorType) -> Self {
         let run = |tier: Tier, _, mut args: Args<'_, '_>| {
             if let Acts::Block32(x) = args.acts
-                && !(few::<ByParts<T>>(tier, x, &mut args) || many32::<T>(tier, &mut args))
+                && !(few::<L>(tier, x, &mut args) || many32::<T>(tier, &mut args))
             {
                 tier.call(Rows::<As32<T>> { x, args, life: PhantomData });
             }

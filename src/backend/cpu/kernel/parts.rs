@@ -22,11 +22,16 @@ pub trait Parts: Dot32 {
     /// sixteen is 4 i + q.
     const TURNED: bool = false;
 
-    /// Words of a block.
+    /// Words of a block; sixteen bytes behind d are four, twice.
     ///
     /// # Safety
     /// Each row has a block.
-    unsafe fn words<S: Wide>(s: S, blocks: &Blocks) -> [S::B; 8];
+    #[inline(always)]
+    unsafe fn words<S: Wide>(s: S, blocks: &Blocks) -> [S::B; 8] {
+        // SAFETY: sixteen bytes of codes lie behind d.
+        let [a, b, c, d] = unsafe { blocks.words(s, 2) };
+        [a, b, c, d, a, b, c, d]
+    }
     /// Codes of a part, four of each row.
     fn quads<S: Wide>(s: S, words: &[S::B; 8], part: usize) -> [S::B; 8];
     /// Factors: of each half of two parts, or one for all.
@@ -164,12 +169,6 @@ impl Dot32 for Q20 {
 impl Parts for Q20 {
     const TURNED: bool = true;
     #[inline(always)]
-    unsafe fn words<S: Wide>(s: S, blocks: &Blocks) -> [S::B; 8] {
-        // SAFETY: sixteen bytes of codes lie behind d.
-        let [a, b, c, d] = unsafe { blocks.words(s, 2) };
-        [a, b, c, d, a, b, c, d]
-    }
-    #[inline(always)]
     fn quads<S: Wide>(s: S, words: &[S::B; 8], part: usize) -> [S::B; 8] {
         let (mask, mut codes) = (s.splat_b(24), [words[0]; 8]);
         for i in 0..2 {
@@ -212,12 +211,6 @@ impl Dot32 for Q10 {
 }
 
 impl Parts for Q10 {
-    #[inline(always)]
-    unsafe fn words<S: Wide>(s: S, blocks: &Blocks) -> [S::B; 8] {
-        // SAFETY: sixteen bytes of codes lie behind d.
-        let [a, b, c, d] = unsafe { blocks.words(s, 2) };
-        [a, b, c, d, a, b, c, d]
-    }
     #[inline(always)]
     fn quads<S: Wide>(s: S, words: &[S::B; 8], part: usize) -> [S::B; 8] {
         let mut codes = [words[part]; 8];
